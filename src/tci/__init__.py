@@ -1,0 +1,1 @@
+"""A self-hosted server for the Code Interpreter API."""

@@ -1,0 +1,90 @@
+"""The one body of every non-2xx answer, whatever route or cause."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from tci.errors import ServiceError
+
+log = structlog.get_logger()
+
+CODES = {
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
+}
+"""Codes of the failures that the framework finds."""
+
+
+def failure(
+    status: int,
+    message: str,
+    *,
+    code: str,
+    type: str = "invalid_request_error",  # noqa: A002 (the wire's name)
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+    retry_after: int | None = None,
+) -> JSONResponse:
+    """Return a failure. `error` is for the 1.x SDK, `message` for TypeScript, `errors` for hand-written clients."""
+    body: dict[str, Any] = {
+        "error": {"message": message, "type": type, "param": param, "code": code},
+        "message": message,
+        "data": None,
+        "errors": [message],
+    }
+    all_headers = dict(headers or {})
+    if retry_after is not None:
+        all_headers["retry-after"] = str(retry_after)
+    else:
+        # The SDKs repeat a 5xx by themselves; where the answer would be the same, that only costs time.
+        all_headers["x-should-retry"] = "false"
+    return JSONResponse(body, status_code=status, headers=all_headers)
+
+
+async def on_service_error(_request: Request, error: Exception) -> JSONResponse:
+    """Render an expected failure as its class says."""
+    if not isinstance(error, ServiceError):  # pragma: no cover (registered for this class only)
+        raise error
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("Request failed", code=error.code, exc_info=error)
+    return failure(
+        error.status, str(error), code=error.code, type=error.type, param=error.param, retry_after=error.retry_after
+    )
+
+
+async def on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+    """Render what the framework refuses by itself: unknown paths, wrong methods."""
+    if not isinstance(error, HTTPException):  # pragma: no cover (registered for this class only)
+        raise error
+    status = HTTPStatus(error.status_code)
+    code = CODES.get(status, "invalid_request")
+    return failure(status, f"{status.phrase}.", code=code, headers=dict(error.headers or {}))
+
+
+async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    """Render a request whose parameters don't fit; names the first of them."""
+    if not isinstance(error, RequestValidationError):  # pragma: no cover (registered for this class only)
+        raise error
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    return failure(HTTPStatus.UNPROCESSABLE_ENTITY, f"{param}: {first['msg']}", code="invalid_request", param=param)
+
+
+async def on_bug(_request: Request, _error: Exception) -> JSONResponse:
+    """Render what nobody expected; the traceback goes to the log, not to the caller."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return failure(status, "The service failed. Its log says why.", code="internal_error", type="server_error")
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of the app leave in this form."""
+    app.add_exception_handler(ServiceError, on_service_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(Exception, on_bug)

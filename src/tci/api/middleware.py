@@ -1,0 +1,77 @@
+"""What every request passes before a route sees it: one spelling of the path, an id, a limit of the body."""
+
+import re
+from http import HTTPStatus
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tci.api.failure import failure
+from tci.errors import BodyTooLarge
+from tci.ids import random_text
+
+SLASHES = re.compile("/{2,}")
+
+
+class OneSlash:
+    """Collapses repeated slashes: the 1.x SDK sends `//tci/execute`, and no SDK's body survives a redirect."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "//" in scope["path"]:
+            scope = {**scope, "path": SLASHES.sub("/", scope["path"])}
+        await self._app(scope, receive, send)
+
+
+class RequestId:
+    """Gives each request an id, in its answer's `x-request-id` and in every log line about it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{random_text(16)}"
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Refuses a body over the limit while it is being read: neither a length nor its absence is believed."""
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            error = BodyTooLarge(self._limit)
+            refusal = failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), code=error.code)
+            refusal.headers["connection"] = "close"
+            await refusal(scope, receive, send)
+            return
+        read = 0
+
+        async def receive_limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._limit:
+                raise BodyTooLarge(self._limit)
+            return message
+
+        await self._app(scope, receive_limited, send)

@@ -1,0 +1,173 @@
+"""The wire, as Pydantic models: what is documented, nothing of what is inside."""
+
+import base64
+import binascii
+import datetime as dt
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+
+from tci.sessions.session import Execution
+from tci.storage.session_store import Session
+
+MAX_NAME_BYTES = 1024
+"""Longest file name with its directories; Linux allows 4,096 bytes for a whole path, 255 for each part."""
+
+MAX_PART_BYTES = 200
+
+Moment = Annotated[
+    dt.datetime,
+    PlainSerializer(lambda moment: moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), return_type=str),
+]
+"""RFC 3339 in UTC, with `Z` and microseconds."""
+
+
+def _is_inside(name: str) -> str:
+    """Refuse a name that could leave the working directory or that no file can have."""
+    parts = name.split("/")
+    if not name or "\0" in name or name.startswith("/"):
+        message = "must be a relative file name"
+        raise ValueError(message)
+    if any(part in {"", ".", ".."} for part in parts):
+        message = "must stay inside the working directory, without '.', '..' or empty parts"
+        raise ValueError(message)
+    try:
+        too_long = len(name.encode()) > MAX_NAME_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in parts)
+    except UnicodeEncodeError:
+        message = "must be valid Unicode"
+        raise ValueError(message) from None
+    if too_long:
+        message = f"is longer than {MAX_NAME_BYTES} bytes, or one of its parts than {MAX_PART_BYTES}"
+        raise ValueError(message)
+    return name
+
+
+class File(BaseModel):
+    """A file to write into the session's working directory before the code runs."""
+
+    name: Annotated[str, AfterValidator(_is_inside)] = Field(
+        description="Relative name; directories are made.", examples=["myscript.py"]
+    )
+    encoding: Literal["string", "base64"] = Field(description="How `content` is written.")
+    content: str = Field(description="The file's text, or its bytes in base64.", examples=["print('hi')"])
+
+    @model_validator(mode="after")
+    def _decodes(self) -> Self:
+        self.decoded()
+        return self
+
+    def decoded(self) -> bytes:
+        """Return the file's bytes."""
+        if self.encoding == "string":
+            try:
+                return self.content.encode()
+            except UnicodeEncodeError:
+                message = "content is not valid Unicode"
+                raise ValueError(message) from None
+        try:
+            return base64.b64decode("".join(self.content.split()), validate=True)
+        except (binascii.Error, ValueError):
+            message = "content is not valid base64"
+            raise ValueError(message) from None
+
+
+class ExecuteRequest(BaseModel):
+    """A request to run code. Unknown fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"language": "python", "code": "print('Hello, world!')"}]}
+    )
+
+    code: str = Field(description="Python source; may be empty.")
+    language: Literal["python"] = Field("python", description="Only Python is run.")
+    session_id: str | None = Field(None, description="A session to go on with; absent or null opens a new one.")
+    files: list[File] | None = Field(None, description="Files to write before the code runs.")
+
+    def decoded_files(self) -> dict[str, bytes]:
+        """Return the files' bytes by name; of two with the same name the later counts."""
+        return {file.name: file.decoded() for file in self.files or []}
+
+
+class OutputModel(BaseModel):
+    """One output. `data` is text for streams and errors, an object by MIME type for displays."""
+
+    type: Literal["stdout", "stderr", "error", "display_data", "execute_result"]
+    data: str | dict[str, Any]
+
+
+class ExecutionModel(BaseModel):
+    """What the service saw of the run (an extension)."""
+
+    verdict: str
+    duration_ms: float
+    execute_count: int
+    expires_at: Moment
+
+
+class ExecuteData(BaseModel):
+    """The answer to an execution."""
+
+    session_id: str
+    outputs: list[OutputModel]
+    status: Literal["completed", "success"]
+    execution: ExecutionModel
+
+
+class ExecuteEnvelope(BaseModel):
+    """The documented envelope of an execution; `errors` is always null in it."""
+
+    data: ExecuteData
+    errors: None = None
+
+
+class SessionModel(BaseModel):
+    """A live session."""
+
+    id: str
+    started_at: Moment
+    last_execute_at: Moment
+    expires_at: Moment
+    execute_count: int
+
+
+class SessionList(BaseModel):
+    """The caller's live sessions, newest first."""
+
+    sessions: list[SessionModel]
+
+
+class SessionsEnvelope(BaseModel):
+    """The documented envelope of a list of sessions."""
+
+    data: SessionList
+    errors: None = None
+
+
+def execute_envelope(execution: Execution, *, status: Literal["completed", "success"]) -> ExecuteEnvelope:
+    """Return an execution as it goes on the wire."""
+    return ExecuteEnvelope(
+        data=ExecuteData(
+            session_id=execution.session_id,
+            outputs=[OutputModel(type=output.type.value, data=output.data) for output in execution.outputs],
+            status=status,
+            execution=ExecutionModel(
+                verdict=execution.verdict.value,
+                duration_ms=round(execution.duration.total_seconds() * 1000, 3),
+                execute_count=execution.execute_count,
+                expires_at=execution.expires_at,
+            ),
+        )
+    )
+
+
+def sessions_envelope(sessions: list[Session]) -> SessionsEnvelope:
+    """Return live sessions as they go on the wire."""
+    models = [SessionModel.model_validate(session, from_attributes=True) for session in sessions]
+    return SessionsEnvelope(data=SessionList(sessions=models))

@@ -1,0 +1,92 @@
+"""The routes. Each parses, makes one call, and wraps the answer."""
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from tci.api.models import (
+    ExecuteEnvelope,
+    ExecuteRequest,
+    SessionsEnvelope,
+    execute_envelope,
+    sessions_envelope,
+)
+from tci.errors import InvalidApiKey, InvalidRequest
+from tci.sessions.service import SessionService
+from tci.storage.account_store import AccountStore, Caller
+
+router = APIRouter(prefix="/tci", tags=["Code Interpreter"])
+
+health = APIRouter(tags=["Operation"])
+
+REQUEST_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ExecuteRequest.model_json_schema()}},
+    }
+}
+
+
+async def authenticate(request: Request) -> Caller:
+    """Return the account of the request's key; raises InvalidApiKey."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    accounts: AccountStore = request.state.accounts
+    caller = await accounts.authenticate(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+    if caller is None:
+        raise InvalidApiKey
+    return caller
+
+
+def session_service(request: Request) -> SessionService:
+    """Return the service that the lifespan built."""
+    service: SessionService = request.state.sessions
+    return service
+
+
+async def execute_request(request: Request, _caller: "CallerDep") -> ExecuteRequest:
+    """Parse the body as JSON whatever its Content-Type says; after the key, so that a stranger learns nothing."""
+    try:
+        return ExecuteRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        message = f"{param}: {first['msg']}" if param else first["msg"]
+        raise InvalidRequest(message, param=param) from None
+
+
+def wire_status(request: Request) -> Literal["completed", "success"]:
+    """Return the word for 'done' that the client expects.
+
+    The documentation prints `completed`; the clients generated from the OpenAPI file, which all send
+    X-Stainless headers, type the field as the literal `success`.
+    """
+    generated = any(name.startswith("x-stainless-") for name in request.headers)
+    return "success" if generated else "completed"
+
+
+CallerDep = Annotated[Caller, Depends(authenticate)]
+ServiceDep = Annotated[SessionService, Depends(session_service)]
+ExecuteRequestDep = Annotated[ExecuteRequest, Depends(execute_request)]
+StatusDep = Annotated[Literal["completed", "success"], Depends(wire_status)]
+
+
+@router.post("/execute", response_model=ExecuteEnvelope, openapi_extra=REQUEST_SCHEMA)
+async def execute(caller: CallerDep, body: ExecuteRequestDep, service: ServiceDep, status: StatusDep) -> Response:
+    """Run code in a new session, or in the one that `session_id` names."""
+    execution = await service.execute(caller, body.code, session_id=body.session_id, files=body.decoded_files())
+    return Response(execute_envelope(execution, status=status).model_dump_json(), media_type="application/json")
+
+
+@router.get("/sessions", response_model=SessionsEnvelope)
+async def list_sessions(caller: CallerDep, service: ServiceDep) -> SessionsEnvelope:
+    """List the caller's live sessions, newest first."""
+    return sessions_envelope(await service.list_sessions(caller))
+
+
+@health.get("/health")
+async def get_health() -> JSONResponse:
+    """Answer as soon as the service serves."""
+    return JSONResponse({"status": "ok"}, status_code=HTTPStatus.OK)

@@ -1,0 +1,105 @@
+"""Builds the service: the lifespan opens every resource, makes every object, and closes them in reverse."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from fastapi import FastAPI
+
+from tci.api import failure, middleware, routes
+from tci.kernel.client import open_context
+from tci.paths import short_path
+from tci.sandbox.choose import open_driver
+from tci.sessions.opener import SessionOpener
+from tci.sessions.reaper import Reaper
+from tci.sessions.service import SessionService
+from tci.settings import Settings
+from tci.storage.account_store import AccountStore
+from tci.storage.database import open_database, require_current_schema
+from tci.storage.lease_store import LeaseStore, open_redis
+from tci.storage.session_store import SessionStore
+
+
+class State(TypedDict):
+    """What the routes find on `request.state`."""
+
+    accounts: AccountStore
+    sessions: SessionService
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The objects of the service, for the API and for the command line."""
+
+    accounts: AccountStore
+    store: SessionStore
+    sessions: SessionService
+    reaper: Reaper
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open every resource and build every object; raises SetupError where one is missing."""
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_database(settings))
+        await require_current_schema(engine)
+        store = SessionStore(engine)
+        deployment = await store.deployment_id()
+        redis = await stack.enter_async_context(open_redis(settings))
+        leases = LeaseStore(redis, deployment=deployment)
+        driver = await stack.enter_async_context(open_driver(settings, deployment=deployment))
+        context = await stack.enter_async_context(open_context())
+        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sockets = stack.enter_context(short_path(settings.run_dir))
+        opener = SessionOpener(
+            settings=settings,
+            driver=driver,
+            sessions=store,
+            leases=leases,
+            context=context,
+            sockets=sockets,
+            deployment=deployment,
+        )
+        service = SessionService(settings=settings, driver=driver, sessions=store, leases=leases, opener=opener)
+        stack.callback(service.close)
+        reaper = Reaper(
+            settings=settings, driver=driver, service=service, opener=opener, sessions=store, leases=leases
+        )
+        yield Parts(accounts=AccountStore(engine), store=store, sessions=service, reaper=reaper)
+
+
+@asynccontextmanager
+async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run background loops for as long as the block lasts."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop, name=loop.__qualname__) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the ASGI application; nothing is opened before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        async with open_parts(settings) as parts:
+            await parts.reaper.reconcile()  # be right before being ready
+            async with running(parts.reaper.run_reap(), parts.reaper.run_reconcile()):
+                yield {"accounts": parts.accounts, "sessions": parts.sessions}
+            if settings.is_embedded:
+                await parts.reaper.end_all()
+
+    app = FastAPI(title="tci", summary="A self-hosted server for the Code Interpreter API.", lifespan=lifespan, redirect_slashes=False)
+    failure.install(app)
+    app.include_router(routes.health)
+    app.include_router(routes.router)
+    app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(middleware.OneSlash)
+    app.add_middleware(middleware.RequestId)
+    return app

@@ -1,0 +1,176 @@
+"""The command line: a second front door to the same objects."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from tci.app import create_app, open_parts
+from tci.errors import SetupError
+from tci.log import configure_logging
+from tci.sandbox import choose
+from tci.settings import Settings
+from tci.storage.account_store import AccountStore
+from tci.storage.database import migrate as migrate_database
+from tci.storage.database import open_database, require_current_schema
+from tci.storage.session_store import EndReason
+
+DEFAULT_ACCOUNT = "default"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A self-hosted server for the Code Interpreter API.")
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+sessions = typer.Typer(no_args_is_help=True, help="List and end sessions.")
+sandbox = typer.Typer(no_args_is_help=True, help="Prepare what sandboxes are made of.")
+app.add_typer(keys, name="keys")
+app.add_typer(sessions, name="sessions")
+app.add_typer(sandbox, name="sandbox")
+
+
+def main() -> None:
+    """Run the command line; a missing part is one clear sentence, not a traceback."""
+    try:
+        app()
+    except SetupError as error:
+        sys.exit(f"tci: {error}")
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API in the foreground until SIGINT or SIGTERM."""
+    settings = Settings()
+    configure_logging(settings.log_level)
+    asyncio.run(_check(settings))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+            h11_max_incomplete_event_size=65536,
+        )
+    )
+    server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+async def _check(settings: Settings) -> None:
+    """Find what is missing before uvicorn starts, whose word for it would be a traceback."""
+    async with open_database(settings) as engine:
+        await require_current_schema(engine)
+        if settings.bootstrap_api_key:
+            value = settings.bootstrap_api_key.get_secret_value()
+            await AccountStore(engine).create_key(DEFAULT_ACCOUNT, value=value)
+    async with choose.open_driver(settings, deployment=""):
+        pass
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema."""
+
+    async def run() -> None:
+        async with open_database(Settings()) as engine:
+            await migrate_database(engine)
+
+    asyncio.run(run())
+
+
+@sandbox.command()
+def prepare() -> None:
+    """Build the image, or install the environment, that sandboxes are made of."""
+    asyncio.run(choose.prepare(Settings(), lambda line: typer.echo(line, err=True)))
+
+
+@keys.command("create")
+def create_key(
+    account: Annotated[str, typer.Option(help="Account that the key belongs to; made if it is new.")] = DEFAULT_ACCOUNT,
+    if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if there is any key.")] = False,
+) -> None:
+    """Make a key and print it, once: only its hash is stored."""
+
+    async def run() -> None:
+        settings = Settings()
+        async with open_database(settings) as engine:
+            await require_current_schema(engine)
+            store = AccountStore(engine)
+            if if_none and (settings.bootstrap_api_key or await store.list_keys()):
+                return
+            key = await store.create_key(account)
+        typer.echo(key) if not if_none else typer.echo(_first_key(settings, key))
+
+    asyncio.run(run())
+
+
+def _first_key(settings: Settings, key: str) -> str:
+    url = f"http://{settings.host}:{settings.port}"
+    return (
+        f"\nYour API key, shown this once:\n\n    {key}\n\nOnce the server is up, try it:\n\n"
+        f"    curl {url}/tci/execute -H 'Authorization: Bearer {key}' \\\n"
+        f"      -H 'Content-Type: application/json' -d '{{\"language\": \"python\", \"code\": \"print(1 + 1)\"}}'\n"
+    )
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List keys: id, account, first characters, when made, whether revoked."""
+
+    async def run() -> None:
+        async with open_database(Settings()) as engine:
+            for key in await AccountStore(engine).list_keys():
+                state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "valid"
+                typer.echo(f"{key.id}\t{key.account}\t{key.prefix}...\t{key.created_at:%Y-%m-%d}\t{state}")
+
+    asyncio.run(run())
+
+
+@keys.command("revoke")
+def revoke_key(key_id: int) -> None:
+    """Revoke the key of this id (see `tci keys list`)."""
+
+    async def run() -> bool:
+        async with open_database(Settings()) as engine:
+            return await AccountStore(engine).revoke_key(key_id)
+
+    if not asyncio.run(run()):
+        sys.exit(f"tci: there is no valid key {key_id}")
+    typer.echo(f"Key {key_id} is revoked.")
+
+
+@sessions.command("list")
+def list_sessions() -> None:
+    """List live sessions: id, account, start, expiry, executions."""
+
+    async def run() -> None:
+        configure_logging("warning")
+        async with open_parts(Settings()) as parts:
+            for session in await parts.store.list_live():
+                typer.echo(
+                    f"{session.id}\t{session.account}\t{session.started_at:%Y-%m-%dT%H:%M:%SZ}"
+                    f"\t{session.expires_at:%Y-%m-%dT%H:%M:%SZ}\t{session.execute_count}"
+                )
+
+    asyncio.run(run())
+
+
+@sessions.command("end")
+def end_session(session_id: str) -> None:
+    """End a session and its sandbox now."""
+
+    async def run() -> bool:
+        configure_logging("warning")
+        async with open_parts(Settings()) as parts:
+            session = await parts.store.get(session_id)
+            if session is None or not session.is_live:
+                return False
+            await parts.sessions.end(session, EndReason.ENDED)
+            return True
+
+    if not asyncio.run(run()):
+        sys.exit(f"tci: there is no live session {session_id}")
+    typer.echo(f"Session {session_id} has ended.")

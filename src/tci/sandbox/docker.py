@@ -1,0 +1,137 @@
+"""The Docker driver: one container for each sandbox, on any engine that answers on its socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker, DockerError
+from typing_extensions import override
+
+from tci.errors import SandboxFailed, SetupError
+from tci.sandbox.docker_image import image_tag
+from tci.sandbox.docker_spec import (
+    DEPLOYMENT_LABEL,
+    SANDBOX_LABEL,
+    container_config,
+    container_name,
+)
+from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus
+from tci.sandbox.socket_directory import (
+    make_socket_directory,
+    remove_socket_directory,
+    seal_socket_directory,
+)
+from tci.settings import Settings
+
+ANSWER_SECONDS = 5.0
+"""How long the engine may take to say that it is there."""
+
+
+@asynccontextmanager
+async def open_docker(settings: Settings) -> AsyncIterator[Docker]:
+    """Connect to the engine for as long as the block lasts; raises SetupError where none answers."""
+    try:
+        engine = Docker(url=settings.docker_host, timeout=aiohttp.ClientTimeout(sock_connect=ANSWER_SECONDS))
+    except (ValueError, OSError, AssertionError) as error:  # aiodocker asserts that some socket was found
+        message = f"No Docker engine was found ({error}). Install one, or set TCI_DOCKER_HOST or TCI_SANDBOX=bubblewrap."
+        raise SetupError(message) from error
+    async with engine:
+        try:
+            await engine.version()
+        except (DockerError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            message = (
+                f"The Docker engine does not answer ({error}). Start it, allow this user to reach its socket"
+                " (the group 'docker'), or set TCI_SANDBOX=bubblewrap."
+            )
+            raise SetupError(message) from error
+        yield engine
+
+
+class DockerDriver(SandboxDriver):
+    """Sandboxes as containers."""
+
+    name = "docker"
+
+    def __init__(self, engine: Docker, *, settings: Settings, deployment: str) -> None:
+        self._engine = engine
+        self._run_dir = settings.run_dir
+        self._runtime = settings.docker_runtime
+        self._deployment = deployment
+        self._image = image_tag()
+
+    async def require_image(self) -> None:
+        """Raise SetupError unless the image of this version is there."""
+        try:
+            await self._engine.images.inspect(self._image)
+        except DockerError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            message = f"The sandbox image {self._image} is not built. Run 'tci sandbox prepare'."
+            raise SetupError(message) from error
+
+    @override
+    async def launch(self, spec: SandboxSpec) -> None:
+        make_socket_directory(spec.socket_directory)
+        config = container_config(spec, image=self._image, runtime=self._runtime)
+        try:
+            with _translated(f"start sandbox {spec.sandbox_id}"):
+                container = await self._engine.containers.create(config, name=container_name(spec.sandbox_id))
+                await container.start()
+        except BaseException:
+            await self.destroy(spec.sandbox_id)
+            raise
+
+    @override
+    async def seal(self, spec: SandboxSpec) -> None:
+        seal_socket_directory(spec.socket_directory)
+
+    @override
+    async def inspect(self, sandbox_id: str) -> SandboxStatus | None:
+        with _translated(f"inspect sandbox {sandbox_id}"):
+            try:
+                found = await self._engine.containers.container(container_name(sandbox_id)).show()
+            except DockerError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return None
+                raise
+        state: dict[str, Any] = found["State"]
+        if state["Running"]:
+            return SandboxStatus(is_running=True)
+        return SandboxStatus(is_running=False, exit_code=state["ExitCode"], is_out_of_memory=state["OOMKilled"])
+
+    @override
+    async def destroy(self, sandbox_id: str) -> None:
+        container = self._engine.containers.container(container_name(sandbox_id))
+        with _translated(f"remove sandbox {sandbox_id}"):
+            try:
+                await container.delete(force=True, v=True)
+            except DockerError as error:
+                if error.status == HTTPStatus.CONFLICT:  # another call is removing it: done when that is done
+                    await self._wait_until_removed(sandbox_id)
+                elif error.status != HTTPStatus.NOT_FOUND:
+                    raise
+        remove_socket_directory(self._run_dir / sandbox_id)
+
+    @override
+    async def list_sandboxes(self) -> set[str]:
+        filters = {"label": [f"{DEPLOYMENT_LABEL}={self._deployment}"]}
+        with _translated("list the sandboxes"):
+            found = await self._engine.containers.list(all=True, filters=filters)
+        return {container["Labels"][SANDBOX_LABEL] for container in found}
+
+    async def _wait_until_removed(self, sandbox_id: str) -> None:
+        while await self.inspect(sandbox_id) is not None:
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def _translated(attempt: str) -> Iterator[None]:
+    """Turn the engine's errors into ours, with what was attempted."""
+    try:
+        yield
+    except (DockerError, aiohttp.ClientError, TimeoutError, OSError) as error:
+        message = f"The Docker engine could not {attempt}: {error}"
+        raise SandboxFailed(message) from error

@@ -1,0 +1,88 @@
+"""The Docker jail as data: a pure function from what to launch to what the engine is asked for."""
+
+import json
+from typing import Any
+
+from tci.kernel.launcher import SOCKET_DIRECTORY
+from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
+
+DEPLOYMENT_LABEL = "tci.deployment"
+SANDBOX_LABEL = "tci.sandbox"
+
+ENVIRONMENT = {
+    "HOME": HOME,
+    "USER": "user",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "IPYTHONDIR": "/tmp/.ipython",  # noqa: S108 (inside the sandbox, where /tmp is its own)
+    "MPLCONFIGDIR": "/tmp/.matplotlib",  # noqa: S108 (the same)
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PIP_BREAK_SYSTEM_PACKAGES": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_COLOR": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_NO_WARN_SCRIPT_LOCATION": "1",
+    "PIP_PROGRESS_BAR": "off",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "PIP_USER": "1",
+}
+"""The whole environment of a sandbox, besides the driver's own PATH; nothing of the service's gets in."""
+
+
+def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None) -> str:
+    """Return what the launcher is told, as JSON: see `tci.kernel.launcher.main`."""
+    order = {"key": spec.kernel_key, "uid": SANDBOX_UID, "gid": SANDBOX_UID, "preload": spec.preload, "sockets": sockets}
+    return json.dumps(order)
+
+
+def container_name(sandbox_id: str) -> str:
+    """Return the name of a sandbox's container."""
+    return f"tci-{sandbox_id}"
+
+
+def container_config(spec: SandboxSpec, *, image: str, runtime: str | None = None) -> dict[str, Any]:
+    """Return the body of `POST /containers/create` (Docker Engine API v1.41) for a sandbox."""
+    limits = spec.limits
+    tmpfs = f"rw,nosuid,nodev,exec,size={limits.disk_bytes},uid={SANDBOX_UID},gid={SANDBOX_UID}"
+    environment = ENVIRONMENT | {
+        "PATH": f"{HOME}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+        "TCI_LAUNCH": launch_order(spec),
+    }
+    return {
+        "Image": image,
+        "Env": [f"{name}={value}" for name, value in environment.items()],
+        "WorkingDir": HOME,
+        "Hostname": "sandbox",
+        "NetworkDisabled": True,
+        "Labels": {DEPLOYMENT_LABEL: spec.deployment, SANDBOX_LABEL: spec.sandbox_id},
+        "HostConfig": {
+            "NetworkMode": "none",
+            # The kernel must not be process 1 of its namespace: there a signal to itself does nothing.
+            "Init": True,
+            "ReadonlyRootfs": True,
+            # Only what the launcher needs to become the unprivileged user; it gives these up as well.
+            "CapDrop": ["ALL"],
+            "CapAdd": ["SETGID", "SETPCAP", "SETUID"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Binds": [f"{spec.socket_directory}:{SOCKET_DIRECTORY}:rw"],
+            "Tmpfs": {HOME: f"{tmpfs},mode=0755", "/tmp": f"{tmpfs},mode=1777"},  # noqa: S108 (the sandbox's own)
+            "ShmSize": limits.shm_bytes,
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "Memory": limits.memory_bytes,
+            "MemorySwap": limits.memory_bytes,
+            "NanoCpus": int(limits.cpus * 1e9),
+            "PidsLimit": limits.pids,
+            "Ulimits": [
+                {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
+                {"Name": "core", "Soft": 0, "Hard": 0},
+            ],
+            "LogConfig": {"Type": "none"},
+            "RestartPolicy": {"Name": "no"},
+            **({"Runtime": runtime} if runtime else {}),
+        },
+    }

@@ -1,0 +1,26 @@
+"""The directory of a sandbox's sockets, the only place that the host and a container share."""
+
+import shutil
+from pathlib import Path
+
+
+def make_socket_directory(directory: Path) -> None:
+    """Make the directory, writable by anyone who can reach it: the jail's root, and nobody else.
+
+    The service need not be root, and the container's root has no capability to overlook permissions, so the
+    launcher could not bind its sockets in a directory that is only the service's. The parent is closed to
+    other users of the host.
+    """
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir()
+    directory.chmod(0o777)
+
+
+def seal_socket_directory(directory: Path) -> None:
+    """Make the directory unwritable for the session's user. Called after the sockets are there and before any code is sent."""
+    directory.chmod(0o755)
+
+
+def remove_socket_directory(directory: Path) -> None:
+    """Remove the directory and the sockets in it; does nothing if it is gone."""
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What a caller may do: open, find, execute, list and end sessions."""

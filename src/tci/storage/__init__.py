@@ -1,0 +1,1 @@
+"""What is remembered: SQL is the record, Redis is the clock."""

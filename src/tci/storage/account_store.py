@@ -1,0 +1,101 @@
+"""Accounts and their API keys, of which only a hash is kept."""
+
+import datetime as dt
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tci.ids import new_api_key
+from tci.storage.tables import accounts, api_keys
+
+PREFIX_LENGTH = 8
+"""Characters of a key that are kept readable, so that its owner can tell keys apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The authenticated account of a request."""
+
+    account_id: int
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of a key after it was made; never the key itself."""
+
+    id: int
+    account: str
+    prefix: str
+    created_at: dt.datetime
+    revoked_at: dt.datetime | None
+
+
+class AccountStore:
+    """Reads and writes accounts and keys."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def authenticate(self, key: str) -> Caller | None:
+        """Return the account of a valid key, or None.
+
+        The look-up is by SHA-256 digest, so its timing tells nothing about any key: whoever can choose a
+        digest's beginning has broken SHA-256. Keys are random, so a slow password hash would add nothing.
+        """
+        digest = _digest(key)
+        query = (
+            select(api_keys.c.digest, accounts.c.id, accounts.c.name)
+            .join(accounts, accounts.c.id == api_keys.c.account_id)
+            .where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
+        )
+        async with self._engine.connect() as db:
+            row = (await db.execute(query)).first()
+        if row is None or not hmac.compare_digest(row.digest, digest):
+            return None
+        return Caller(account_id=row.id, account=row.name)
+
+    async def create_key(self, account: str, *, value: str | None = None) -> str:
+        """Make a key for the account, which is made too if it is new, and return the key.
+
+        A given value that is a key already is left as it is, revoked or not.
+        """
+        key = value or new_api_key()
+        now = dt.datetime.now(dt.UTC)
+        async with self._engine.begin() as db:
+            if value and (await db.execute(select(api_keys.c.id).where(api_keys.c.digest == _digest(key)))).first():
+                return key
+            account_id = await _account_id(db, account, now)
+            row = {"account_id": account_id, "prefix": key[:PREFIX_LENGTH], "digest": _digest(key), "created_at": now}
+            await db.execute(insert(api_keys).values(row))
+        return key
+
+    async def list_keys(self) -> list[ApiKey]:
+        """Return every key, oldest first."""
+        columns = (api_keys.c.id, accounts.c.name, api_keys.c.prefix, api_keys.c.created_at, api_keys.c.revoked_at)
+        query = select(*columns).join(accounts, accounts.c.id == api_keys.c.account_id).order_by(api_keys.c.id)
+        async with self._engine.connect() as db:
+            return [ApiKey(*row) for row in await db.execute(query)]
+
+    async def revoke_key(self, key_id: int) -> bool:
+        """Revoke a key; return whether it was valid until now."""
+        change = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        async with self._engine.begin() as db:
+            result = await db.execute(change.values(revoked_at=dt.datetime.now(dt.UTC)))
+        return result.rowcount == 1
+
+
+async def _account_id(db: AsyncConnection, name: str, now: dt.datetime) -> int:
+    found: int | None = await db.scalar(select(accounts.c.id).where(accounts.c.name == name))
+    if found is not None:
+        return found
+    made = await db.execute(insert(accounts).values(name=name, created_at=now).returning(accounts.c.id))
+    return int(made.scalar_one())
+
+
+def _digest(key: str) -> str:
+    # surrogateescape: a key is whatever bytes a header held, and none of them may crash the look-up.
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

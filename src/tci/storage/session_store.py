@@ -1,0 +1,123 @@
+"""Sessions and their ledger rows: the record of what was opened, used, ended and billed."""
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tci.ids import random_text
+from tci.storage.tables import accounts, deployment, ledger, sessions
+
+
+class EndReason(StrEnum):
+    """Why a session ended; the value completes the sentence 'It ...' for its owner."""
+
+    EXPIRED = "expired"
+    ENDED = "was ended on request"
+    SHUTDOWN = "ended with the service"
+    TIMEOUT = "ended: time limit"
+    OUT_OF_MEMORY = "ended: out of memory"
+    KERNEL_DIED = "ended: its kernel died"
+    LOST = "ended: its sandbox was lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as recorded. Moments are aware UTC."""
+
+    id: str
+    account_id: int
+    account: str
+    sandbox_id: str
+    kernel_key: str
+    started_at: dt.datetime
+    last_execute_at: dt.datetime
+    expires_at: dt.datetime
+    execute_count: int
+    ended_at: dt.datetime | None = None
+    end_reason: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the session may still execute."""
+        return self.ended_at is None
+
+
+class SessionStore:
+    """Each method is one short transaction; none is held while code runs."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def deployment_id(self) -> str:
+        """Return the name of this installation, made on first use."""
+        async with self._engine.begin() as db:
+            known: str | None = await db.scalar(select(deployment.c.id))
+            if known is not None:
+                return known
+            made = random_text(12)
+            await db.execute(insert(deployment).values(id=made, created_at=dt.datetime.now(dt.UTC)))
+            return made
+
+    async def open(self, session: Session, *, price_usd: Decimal) -> None:
+        """Record a new session and bill it, both or neither."""
+        columns = {column.name: getattr(session, column.name) for column in sessions.columns}
+        bill = {
+            "session_id": session.id,
+            "account_id": session.account_id,
+            "amount_usd": price_usd,
+            "created_at": session.started_at,
+        }
+        async with self._engine.begin() as db:
+            await db.execute(insert(sessions).values(columns))
+            await db.execute(insert(ledger).values(bill))
+
+    async def get(self, session_id: str) -> Session | None:
+        """Return a session, live or ended, or None."""
+        async with self._engine.connect() as db:
+            row = (await db.execute(_query().where(sessions.c.id == session_id))).first()
+        return None if row is None else _session(row)
+
+    async def list_live(self, *, account_id: int | None = None) -> list[Session]:
+        """Return live sessions, newest first, of one account or of all."""
+        query = _query().where(sessions.c.ended_at.is_(None)).order_by(sessions.c.started_at.desc(), sessions.c.id)
+        if account_id is not None:
+            query = query.where(sessions.c.account_id == account_id)
+        async with self._engine.connect() as db:
+            return [_session(row) for row in await db.execute(query)]
+
+    async def count_execution(self, session_id: str, at: dt.datetime) -> int:
+        """Count one execution and return the new count."""
+        change = (
+            update(sessions)
+            .where(sessions.c.id == session_id)
+            .values(execute_count=sessions.c.execute_count + 1, last_execute_at=at)
+            .returning(sessions.c.execute_count)
+        )
+        async with self._engine.begin() as db:
+            return int((await db.execute(change)).scalar_one())
+
+    async def end(self, session_id: str, reason: EndReason) -> bool:
+        """Mark a session ended; return False if it was already, whose first reason then stands."""
+        change = (
+            update(sessions)
+            .where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
+            .values(ended_at=dt.datetime.now(dt.UTC), end_reason=reason.value)
+        )
+        async with self._engine.begin() as db:
+            result = await db.execute(change)
+        return result.rowcount == 1
+
+
+def _query() -> Select[tuple[object, ...]]:
+    columns = [column for column in sessions.columns if column.name != "account_id"]
+    return select(sessions.c.account_id, accounts.c.name.label("account"), *columns).join(
+        accounts, accounts.c.id == sessions.c.account_id
+    )
+
+
+def _session(row: Row[tuple[object, ...]]) -> Session:
+    return Session(**row._mapping)  # noqa: SLF001 (the documented way to a row's columns by name)

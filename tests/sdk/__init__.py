@@ -1,0 +1,1 @@
+"""Compatibility suite: the vendor's published SDKs, unmodified, against a running server."""
