@@ -180,6 +180,10 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
     config.InteractiveShell.color_info = False
     app = App.instance(config=config)
     app.initialize([])
+    # ipykernel asks the programs that code starts for colours; plain text was ordered.
+    for variable in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR"):
+        os.environ.pop(variable, None)
+    os.environ["TERM"] = "dumb"
     shell = app.kernel.shell
     shell.system = shell.system_piped = run_command
     allow_nested_run()

@@ -14,6 +14,7 @@ ENVIRONMENT = {
     "USER": "user",
     "LANG": "C.UTF-8",
     "TERM": "dumb",
+    "NO_COLOR": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "IPYTHONDIR": "/tmp/.ipython",  # noqa: S108 (inside the sandbox, where /tmp is its own)

