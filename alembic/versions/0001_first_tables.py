@@ -56,9 +56,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_sessions_account_id"),
         sa.UniqueConstraint("sandbox_id", name="uq_sessions_sandbox_id"),
     )
-    op.create_index(
-        "ix_sessions_account_id_ended_at_started_at", "sessions", ["account_id", "ended_at", "started_at"]
-    )
+    op.create_index("ix_sessions_account_id_ended_at_started_at", "sessions", ["account_id", "ended_at", "started_at"])
     op.create_index("ix_sessions_ended_at", "sessions", ["ended_at"])
     op.create_table(
         "ledger",

@@ -6,12 +6,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import structlog
 from fastapi import FastAPI
 
 from tci.api import failure, middleware, routes
 from tci.kernel.client import open_context
 from tci.paths import short_path
-from tci.sandbox.choose import open_driver
+from tci.sandbox.choose import choose, open_driver
 from tci.sessions.opener import SessionOpener
 from tci.sessions.reaper import Reaper
 from tci.sessions.service import SessionService
@@ -20,6 +21,8 @@ from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
 from tci.storage.lease_store import LeaseStore, open_redis
 from tci.storage.session_store import SessionStore
+
+log = structlog.get_logger()
 
 
 class State(TypedDict):
@@ -64,9 +67,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         )
         service = SessionService(settings=settings, driver=driver, sessions=store, leases=leases, opener=opener)
         stack.callback(service.close)
-        reaper = Reaper(
-            settings=settings, driver=driver, service=service, opener=opener, sessions=store, leases=leases
-        )
+        reaper = Reaper(settings=settings, driver=driver, service=service, opener=opener, sessions=store, leases=leases)
         yield Parts(accounts=AccountStore(engine), store=store, sessions=service, reaper=reaper)
 
 
@@ -74,7 +75,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run background loops for as long as the block lasts."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop, name=loop.__qualname__) for loop in loops]
+        tasks = [group.create_task(loop) for loop in loops]
         try:
             yield
         finally:
@@ -87,6 +88,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        choice, reason = await choose(settings)
+        log.info("Starting", sandbox=choice.value, reason=reason)
         async with open_parts(settings) as parts:
             await parts.reaper.reconcile()  # be right before being ready
             async with running(parts.reaper.run_reap(), parts.reaper.run_reconcile()):
@@ -94,7 +97,12 @@ def create_app(settings: Settings) -> FastAPI:
             if settings.is_embedded:
                 await parts.reaper.end_all()
 
-    app = FastAPI(title="tci", summary="A self-hosted server for the Code Interpreter API.", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="tci",
+        summary="A self-hosted server for the Code Interpreter API.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
     failure.install(app)
     app.include_router(routes.health)
     app.include_router(routes.router)

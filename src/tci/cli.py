@@ -1,6 +1,7 @@
 """The command line: a second front door to the same objects."""
 
 import asyncio
+import signal
 import sys
 from typing import Annotated
 
@@ -54,6 +55,9 @@ def serve() -> None:
             h11_max_incomplete_event_size=65536,
         )
     )
+    # uvicorn raises the signal that stopped it once more at its end; by then all is closed, and that is success.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     server.run()
     if not server.started:
         sys.exit(1)
@@ -112,7 +116,7 @@ def _first_key(settings: Settings, key: str) -> str:
     return (
         f"\nYour API key, shown this once:\n\n    {key}\n\nOnce the server is up, try it:\n\n"
         f"    curl {url}/tci/execute -H 'Authorization: Bearer {key}' \\\n"
-        f"      -H 'Content-Type: application/json' -d '{{\"language\": \"python\", \"code\": \"print(1 + 1)\"}}'\n"
+        f'      -H \'Content-Type: application/json\' -d \'{{"language": "python", "code": "print(1 + 1)"}}\'\n'
     )
 
 

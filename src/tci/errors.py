@@ -95,7 +95,9 @@ class SessionLimitReached(ServiceError):
     retry_after = 30
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"The account already has {limit} live sessions, its limit. End one, or wait until one expires.")
+        super().__init__(
+            f"The account already has {limit} live sessions, its limit. End one, or wait until one expires."
+        )
 
 
 class NoCapacity(ServiceError):

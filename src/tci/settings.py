@@ -38,12 +38,16 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(64 * MIB, gt=0, description="Largest request body, in bytes.")
     session_ttl_seconds: int = Field(3600, gt=0, description="Life of a session from its start, in seconds.")
-    session_price_usd: str = Field("0.03", pattern=r"^\d+(\.\d{1,6})?$", description="Price of one session, in US dollars.")
+    session_price_usd: str = Field(
+        "0.03", pattern=r"^\d+(\.\d{1,6})?$", description="Price of one session, in US dollars."
+    )
     max_sessions_per_account: int = Field(100, gt=0, description="Live sessions that one account may have.")
     max_sandboxes: int | None = Field(
         None, gt=0, description="Sandboxes on this machine; empty: its memory divided by 200 MiB."
     )
-    reap_interval_seconds: float = Field(1.0, gt=0, description="Time between two looks for expired sessions, in seconds.")
+    reap_interval_seconds: float = Field(
+        1.0, gt=0, description="Time between two looks for expired sessions, in seconds."
+    )
     reconcile_interval_seconds: float = Field(
         30.0, gt=0, description="Time between two comparisons of what runs with what is recorded, in seconds."
     )
@@ -51,7 +55,9 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(300.0, gt=0, description="Time limit of an execution, in seconds.")
     grace_seconds: float = Field(5.0, ge=0, description="Time between interrupt and destruction, in seconds.")
     max_output_bytes: int = Field(16 * MIB, ge=1024, description="Largest output of an execution, in bytes.")
-    launch_timeout_seconds: float = Field(60.0, gt=0, description="Time that a sandbox has to become ready, in seconds.")
+    launch_timeout_seconds: float = Field(
+        60.0, gt=0, description="Time that a sandbox has to become ready, in seconds."
+    )
 
     sandbox_memory_bytes: int = Field(2 * GIB, ge=128 * MIB, description="Memory of a sandbox without swap, in bytes.")
     sandbox_cpus: float = Field(1.0, gt=0, description="Processors of a sandbox.")
@@ -63,10 +69,16 @@ class Settings(BaseSettings):
         ("numpy", "pandas", "matplotlib.pyplot"), description="Modules imported before the first code, by commas."
     )
 
-    docker_host: str | None = Field(None, description="URL of the Docker engine; empty: as the docker command finds it.")
-    docker_runtime: str | None = Field(None, description="OCI runtime of the containers, say runsc; empty: the engine's.")
+    docker_host: str | None = Field(
+        None, description="URL of the Docker engine; empty: as the docker command finds it."
+    )
+    docker_runtime: str | None = Field(
+        None, description="OCI runtime of the containers, say runsc; empty: the engine's."
+    )
     pip_index_url: str | None = Field(None, description="Package index for building the sandbox; empty: pip's own.")
-    ca_bundle: Path | None = Field(None, description="CA certificates (PEM) for building the sandbox; empty: the host's.")
+    ca_bundle: Path | None = Field(
+        None, description="CA certificates (PEM) for building the sandbox; empty: the host's."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -80,7 +80,7 @@ async def execute(caller: CallerDep, body: ExecuteRequestDep, service: ServiceDe
     return Response(execute_envelope(execution, status=status).model_dump_json(), media_type="application/json")
 
 
-@router.get("/sessions", response_model=SessionsEnvelope)
+@router.get("/sessions")
 async def list_sessions(caller: CallerDep, service: ServiceDep) -> SessionsEnvelope:
     """List the caller's live sessions, newest first."""
     return sessions_envelope(await service.list_sessions(caller))

@@ -52,7 +52,8 @@ class KernelClient:
     async def execute(self, code: str, outputs: OutputBuffer, *, is_silent: bool = False) -> bool:
         """Run code and return whether the kernel says that it went well. Waits for ever: set a deadline.
 
-        The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are here: the reply may come before the last outputs.
+        The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are here:
+        the reply may come before the last outputs.
         """
         content = {
             "code": code,
@@ -156,5 +157,5 @@ async def open_context(max_sockets: int = 100_000) -> AsyncIterator[zmq.asyncio.
 
 async def wait_for_sockets(directory: Path) -> None:
     """Return once the kernel's sockets are there; the last one made is `control`. Waits for ever: set a deadline."""
-    while not (directory / "control").exists():  # noqa: ASYNC110, ASYNC240 (a stat of 2 µs; inotify would need a library)
+    while not (directory / "control").exists():  # noqa: ASYNC110 (a stat of 2 µs; inotify would need a library)
         await asyncio.sleep(0.005)

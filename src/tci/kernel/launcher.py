@@ -16,6 +16,7 @@ import errno
 import importlib
 import json
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -40,6 +41,7 @@ def main() -> None:
     """Become the kernel that the driver asked for in the variable TCI_LAUNCH (JSON)."""
     order = json.loads(os.environ.pop("TCI_LAUNCH"))
     listeners = listen(order.get("sockets"))
+    limit_process(open_files=order["open_files"])
     drop_privileges(order["uid"], order["gid"])
     preload(order["preload"])
     serve(listeners, key=order["key"].encode())
@@ -62,6 +64,12 @@ def listen(inherited: dict[str, int] | None) -> dict[str, int]:
         descriptors[channel] = listener.detach()
     os.umask(0o022)
     return descriptors
+
+
+def limit_process(*, open_files: int) -> None:
+    """Bound what one process may open, and leave no core dump; inherited by all that code starts."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def drop_privileges(uid: int, gid: int) -> None:
@@ -106,10 +114,10 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
     """Be an ipykernel on the listening sockets until the sandbox is destroyed."""
     # The working directory counts before the installed libraries, as in any notebook: a file of the
     # caller's may shadow a module of his own code, and from here on nothing of ours is imported late.
-    import zmq  # noqa: PLC0415 (only now: nothing but the standard library runs with rights)
-    from ipykernel.ipkernel import IPythonKernel  # noqa: PLC0415
-    from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415
-    from traitlets.config import Config  # noqa: PLC0415
+    import zmq
+    from ipykernel.ipkernel import IPythonKernel
+    from ipykernel.kernelapp import IPKernelApp
+    from traitlets.config import Config
 
     files = Files(os.getcwd())
 
@@ -133,6 +141,7 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
             except Exception as error:  # noqa: BLE001 (whatever went wrong, the service must hear of it)
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 content = {"status": "error", "ename": type(error).__name__, "evalue": f"{name}: {reason}"}
+            assert self.session is not None  # noqa: S101 (for the type checker)
             self.session.send(stream, "put_reply", content, parent, ident=ident)
 
         async def do_execute(self, code: str, *arguments: Any, **options: Any) -> Any:
@@ -173,7 +182,7 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
     config.IPKernelApp.transport = "ipc"
     config.IPKernelApp.kernel_class = Kernel
     config.IPKernelApp.log_level = 50
-    config.IPythonKernel._execute_sleep = 0  # noqa: SLF001 (its `config=True` tag makes it public)
+    config.IPythonKernel._execute_sleep = 0
     config.IPCompleter.use_jedi = False
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
@@ -248,46 +257,59 @@ def run_command(command: str) -> None:
 
     A pipe, not a terminal as in IPython: programs then print plain text, and none waits for an answer.
     """
-    import codecs  # noqa: PLC0415
-    import select  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415
+    import signal
+    import subprocess
 
-    from IPython import get_ipython  # noqa: PLC0415
+    from IPython import get_ipython
 
     shell = get_ipython()
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S602 (a shell is the point of `!`)
         shell.var_expand(command, depth=2),
-        shell=True,  # noqa: S602 (the point of `!`)
+        shell=True,
         executable="/bin/bash",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         bufsize=0,
+        start_new_session=True,
     )
     try:
+        for text in _decoded(process):
+            sys.stdout.write(text)
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        shell.user_ns["_exit_code"] = process.wait()
+
+
+def _decoded(process: Any) -> Iterator[str]:
+    """Give a program's output as text until its shell has ended, CR LF as LF."""
+    import codecs
+    import select
+
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    held = ""
+    with process.stdout:
         while True:
             # A command left in the background keeps the pipe open: the shell's own end is what counts.
             if not select.select([process.stdout], [], [], 0.05)[0]:
                 if process.poll() is None:
                     continue
                 break
-            if not (data := process.stdout.read(65536)):
+            data = process.stdout.read(65536)
+            if not data:
                 break
-            sys.stdout.write(decoder.decode(data).replace("\r\n", "\n"))
-        sys.stdout.write(decoder.decode(b"", final=True))
-    except KeyboardInterrupt:
-        process.terminate()
-        raise
-    finally:
-        process.stdout.close()
-        shell.user_ns["_exit_code"] = process.wait()
+            text = held + decoder.decode(data)
+            held = "\r" if text.endswith("\r") else ""  # its `\n` may be in the next piece
+            yield text.removesuffix("\r").replace("\r\n", "\n")
+    yield held + decoder.decode(b"", final=True)
 
 
 def allow_nested_run() -> None:
     """Make `asyncio.run(main())` work although the kernel's own loop is running in this thread."""
-    import asyncio  # noqa: PLC0415
-    from asyncio import events, tasks  # noqa: PLC0415
+    import asyncio
+    from asyncio import events, tasks
 
     def outside_of_running_loop(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:

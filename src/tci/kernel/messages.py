@@ -37,7 +37,9 @@ class Wire:
         self._mac = hmac.new(key.encode(), digestmod=hashlib.sha256)
         self._session = secrets.token_hex(8)
 
-    def request(self, message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> tuple[str, list[bytes]]:
+    def request(
+        self, message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()
+    ) -> tuple[str, list[bytes]]:
         """Return a new message's id and its frames."""
         message_id = secrets.token_hex(16)
         header = {

@@ -44,7 +44,9 @@ def to_output(message: Message) -> Output | None:
         case "stream", {"name": str(name), "text": str(text)} if name in STREAMS:
             return Output(STREAMS[name], clean_text(text)) if text else None
         case ("display_data" | "execute_result") as kind, {"data": dict(data)}:
-            return Output(OutputType(kind), {clean_text(str(mime)): _representation(mime, value) for mime, value in data.items()})
+            return Output(
+                OutputType(kind), {clean_text(str(mime)): _representation(mime, value) for mime, value in data.items()}
+            )
         case "error", _:
             return to_error(content)
         case _:

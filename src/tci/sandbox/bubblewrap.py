@@ -1,15 +1,14 @@
 """The bubblewrap driver: namespaces without a daemon, for machines where no Docker engine answers."""
 
 import asyncio
+import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from typing_extensions import override
@@ -18,7 +17,7 @@ from tci.errors import SandboxFailed, SetupError
 from tci.kernel.launcher import CHANNELS
 from tci.paths import short_path
 from tci.sandbox.bubblewrap_spec import bwrap_arguments, environment
-from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec, SandboxStatus
+from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus
 from tci.sandbox.environment import describe_host, environment_directory, is_prepared
 from tci.settings import Settings
 
@@ -118,7 +117,6 @@ class BubblewrapDriver(SandboxDriver):
                 stderr=subprocess.DEVNULL,
                 # Ctrl-C in a terminal reaches the whole foreground group; sandboxes are ended by us.
                 start_new_session=True,
-                preexec_fn=partial(_limit_process, spec.limits),
             )
             self._children[spec.sandbox_id] = child
             os.close(info_write)
@@ -148,7 +146,19 @@ def find_bwrap() -> Path:
     candidates = [shutil.which("bwrap"), _wheel_bwrap()]
     tried = []
     for candidate in filter(None, candidates):
-        probe = [candidate, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+        probe = [
+            candidate,
+            "--unshare-pid",
+            "--unshare-net",
+            "--ro-bind",
+            "/",
+            "/",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "true",
+        ]
         if os.geteuid() != 0:
             probe.insert(1, "--unshare-user")
         result = subprocess.run(probe, capture_output=True, text=True, check=False)
@@ -183,11 +193,6 @@ def _listen(directory: Path) -> dict[str, socket.socket]:
     return listeners
 
 
-def _limit_process(limits: Limits) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def _start_time(pid: int) -> int | None:
     """Return field 22 of /proc/PID/stat (proc(5)), or None if the process is gone or a zombie."""
     try:
@@ -198,7 +203,5 @@ def _start_time(pid: int) -> int | None:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

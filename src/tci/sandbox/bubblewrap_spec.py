@@ -64,7 +64,14 @@ def environment(spec: SandboxSpec, *, listeners: dict[str, int]) -> dict[str, st
 
 
 def _namespaces(host: Host) -> list[str]:
-    shared = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--new-session"]
+    shared = [
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        "--new-session",
+    ]
     shared += ["--hostname", "sandbox", "--cap-drop", "ALL"]
     if host.is_root:
         # No user namespace: the launcher becomes an unprivileged uid of the host, as in a container. These
@@ -120,5 +127,3 @@ def _own_files(spec: SandboxSpec, host: Host) -> list[str]:
         *("--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", "/tmp"),  # noqa: S108 (the sandbox's own)
         *("--perms", home_mode, "--size", str(limits.disk_bytes), "--tmpfs", HOME),
     ]
-
-

@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
-
 from tci.errors import SetupError
 from tci.sandbox.bubblewrap import BubblewrapDriver, find_bwrap
 from tci.sandbox.docker import DockerDriver, open_docker
@@ -13,14 +11,11 @@ from tci.sandbox.driver import Progress, SandboxDriver
 from tci.sandbox.environment import prepare_environment
 from tci.settings import SandboxChoice, Settings
 
-log = structlog.get_logger()
-
 
 @asynccontextmanager
 async def open_driver(settings: Settings, *, deployment: str) -> AsyncIterator[SandboxDriver]:
     """Open the driver for as long as the block lasts; raises SetupError where its sandboxes are not prepared."""
-    choice, reason = await choose(settings)
-    log.info("Sandbox driver", driver=choice.value, reason=reason)
+    choice, _ = await choose(settings)
     if choice is SandboxChoice.BUBBLEWRAP:
         bubblewrap = BubblewrapDriver(settings=settings, bwrap=find_bwrap(), deployment=deployment)
         bubblewrap.require_environment()

@@ -36,7 +36,9 @@ async def open_docker(settings: Settings) -> AsyncIterator[Docker]:
     try:
         engine = Docker(url=settings.docker_host, timeout=aiohttp.ClientTimeout(sock_connect=ANSWER_SECONDS))
     except (ValueError, OSError, AssertionError) as error:  # aiodocker asserts that some socket was found
-        message = f"No Docker engine was found ({error}). Install one, or set TCI_DOCKER_HOST or TCI_SANDBOX=bubblewrap."
+        message = (
+            f"No Docker engine was found ({error}). Install one, or set TCI_DOCKER_HOST or TCI_SANDBOX=bubblewrap."
+        )
         raise SetupError(message) from error
     async with engine:
         try:
@@ -123,7 +125,7 @@ class DockerDriver(SandboxDriver):
         return {container["Labels"][SANDBOX_LABEL] for container in found}
 
     async def _wait_until_removed(self, sandbox_id: str) -> None:
-        while await self.inspect(sandbox_id) is not None:
+        while await self.inspect(sandbox_id) is not None:  # noqa: ASYNC110 (the engine is polled, it sets no event)
             await asyncio.sleep(0.05)
 
 

@@ -15,6 +15,7 @@ from aiodocker import Docker, DockerError
 from tci import resources
 from tci.errors import SetupError
 from tci.sandbox.driver import Progress
+from tci.sandbox.process import run
 from tci.settings import Settings
 
 
@@ -94,7 +95,9 @@ async def _build(engine: Docker, tag: str, bundle: bytes, arguments: dict[str, s
     url = f"{engine.docker_host}/{engine.api_version}/build"
     headers = {"Content-Type": "application/x-tar"}
     timeout = aiohttp.ClientTimeout(total=None)
-    async with engine.session.post(url, params=options, data=_context(bundle), headers=headers, timeout=timeout) as answer:
+    async with engine.session.post(
+        url, params=options, data=_context(bundle), headers=headers, timeout=timeout
+    ) as answer:
         async for event in answer.content:
             told = json.loads(event)
             for line in str(told.get("stream") or told.get("error") or told.get("message") or "").splitlines():
@@ -111,12 +114,16 @@ async def _has_image(engine: Docker, name: str) -> bool:
 
 
 async def _pull(engine: Docker, name: str, progress: Progress) -> None:
+    """Get the base image from a registry, or make it where none is reached."""
     progress(f"Pulling {name}.")
     try:
         await engine.images.pull(name)
     except DockerError as error:
-        message = (
-            f"The base image {name} can't be pulled ({error}). Where no image registry is reached, make it from"
-            " Debian's packages with 'docker/base-image'."
-        )
-        raise SetupError(message) from error
+        progress(f"It can't be pulled ({error.message}); making it from Debian's packages.")
+        script = resources.CHECKOUT / "docker" / "base-image"
+        if not script.exists() or await run(["bash", str(script)], progress):
+            message = (
+                f"The base image {name} can neither be pulled nor made here. Let the engine reach an image registry,"
+                " or run 'docker/base-image' of the source tree where Debian's packages are reached."
+            )
+            raise SetupError(message) from error

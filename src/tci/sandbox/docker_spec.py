@@ -36,7 +36,14 @@ ENVIRONMENT = {
 
 def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None) -> str:
     """Return what the launcher is told, as JSON: see `tci.kernel.launcher.main`."""
-    order = {"key": spec.kernel_key, "uid": SANDBOX_UID, "gid": SANDBOX_UID, "preload": spec.preload, "sockets": sockets}
+    order = {
+        "key": spec.kernel_key,
+        "uid": SANDBOX_UID,
+        "gid": SANDBOX_UID,
+        "open_files": spec.limits.open_files,
+        "preload": spec.preload,
+        "sockets": sockets,
+    }
     return json.dumps(order)
 
 

@@ -4,19 +4,20 @@ The jail shows these packages in the place where its Python looks for installed 
 Python, as in the Docker image: `pip install --user` shadows what is installed, and nothing of the host's is seen.
 """
 
-import asyncio
 import hashlib
 import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from tci import resources
 from tci.errors import SetupError
 from tci.sandbox.bubblewrap_spec import Host
 from tci.sandbox.driver import HOME, SANDBOX_UID, Progress
+from tci.sandbox.process import run
 from tci.settings import Settings
 
 ETC = {
@@ -56,7 +57,12 @@ async def prepare_environment(settings: Settings, progress: Progress) -> None:
     _arrange(target)
     progress("Listing the fonts.")
     fonts = "import matplotlib.font_manager"
-    await _run([str(target / "venv" / "bin" / "python"), "-c", fonts], settings, progress, MPLCONFIGDIR=str(target / "matplotlib"))
+    await _run(
+        [str(target / "venv" / "bin" / "python"), "-c", fonts],
+        settings,
+        progress,
+        MPLCONFIGDIR=str(target / "matplotlib"),
+    )
     (target / "complete").touch()
     progress("Sandbox environment is ready.")
 
@@ -66,7 +72,9 @@ def describe_host(settings: Settings, bwrap: Path) -> Host:
     prefix = Path(sys.base_prefix).resolve()
     # As the base interpreter sees them, not as the service's own virtual environment does.
     variables = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
-    schemes = {"posix_prefix", sysconfig.get_default_scheme(), "posix_local", "deb_system"} & set(sysconfig.get_scheme_names())
+    schemes = {"posix_prefix", sysconfig.get_default_scheme(), "posix_local", "deb_system"} & set(
+        sysconfig.get_scheme_names()
+    )
     looked_in = {Path(sysconfig.get_path("purelib", scheme, vars=variables)) for scheme in schemes}
     site_packages = Path(sysconfig.get_path("purelib", "posix_prefix", vars=variables))
     if "posix_local" in schemes:  # Debian's Python looks in /usr/local/lib/pythonX.Y/dist-packages
@@ -102,8 +110,8 @@ def _arrange(target: Path) -> None:
     for name in ("python", "python3"):
         (scripts / name).symlink_to(_base_python())
     (target / "etc").mkdir()
-    for name, text in ETC.items():
-        (target / "etc" / name).write_text(text)
+    for name, content in ETC.items():
+        (target / "etc" / name).write_text(content)
 
 
 async def _run(command: Sequence[str], settings: Settings, progress: Progress, **variables: str) -> None:
@@ -112,20 +120,12 @@ async def _run(command: Sequence[str], settings: Settings, progress: Progress, *
         environment["PIP_INDEX_URL"] = settings.pip_index_url
     if settings.ca_bundle:
         environment["PIP_CERT"] = str(settings.ca_bundle)
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    last: list[str] = []
-    async for line in _lines(process):
+    last: deque[str] = deque(maxlen=20)
+
+    def note(line: str) -> None:
+        last.append(line)
         progress(line)
-        last = [*last[-20:], line]
-    if await process.wait():
+
+    if await run(command, note, environment=environment):
         message = f"{' '.join(command[:4])} ... failed:\n" + "\n".join(last)
         raise SetupError(message)
-
-
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
-    if process.stdout is None:
-        return
-    async for line in process.stdout:
-        yield line.decode(errors="replace").rstrip()

@@ -162,9 +162,18 @@ class SessionService:
         if status is not None and status.is_out_of_memory:
             await self.end(session, EndReason.OUT_OF_MEMORY)
             limit = self._settings.sandbox_memory_bytes // 1024**2
-            outputs.add(Output(OutputType.ERROR, f"MemoryError: the session used more than its {limit} MiB of memory and was ended."))
+            outputs.add(
+                Output(
+                    OutputType.ERROR,
+                    f"MemoryError: the session used more than its {limit} MiB of memory and was ended.",
+                )
+            )
             return Verdict.OOM
         await self.end(session, EndReason.KERNEL_DIED)
         code = f" (exit status {status.exit_code})" if status is not None and status.exit_code is not None else ""
-        outputs.add(Output(OutputType.ERROR, f"KernelDied: the kernel ended while it ran the code{code}; its session was ended."))
+        outputs.add(
+            Output(
+                OutputType.ERROR, f"KernelDied: the kernel ended while it ran the code{code}; its session was ended."
+            )
+        )
         return Verdict.KERNEL_DIED

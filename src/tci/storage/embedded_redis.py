@@ -31,7 +31,7 @@ async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
     A lock on a file says who owns the server. The system frees it when its holder dies, so a server that
     outlived a killed service is adopted by the next one.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (once, at start-up)
     with short_path(data_dir) as short, (data_dir / "redis.lock").open("w") as lock:
         client = Redis(unix_socket_path=f"{short}/{SOCKET}", client_name="tci")
         # The client's own patience, retries over seconds, is not wanted while the server starts or stops.

@@ -1,9 +1,9 @@
 """The clock and the live counts, in Redis. Everything here can be rebuilt from SQL."""
 
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -57,6 +57,10 @@ class LeaseStore:
     def _mine(self, account_id: int | Literal["*"]) -> str:
         return f"tci:{self._deployment}:account:{account_id}:sessions"
 
+    def _pipeline(self) -> Any:
+        # Its methods are typed as if each had to be awaited; here they only queue.
+        return self._redis.pipeline()
+
     async def reserve(
         self, session_id: str, *, account_id: int, ttl: dt.timedelta, account_limit: int, machine_limit: int
     ) -> dt.datetime:
@@ -67,58 +71,59 @@ class LeaseStore:
         """
         keys = [self._live, self._mine(account_id)]
         ttl_ms = int(ttl.total_seconds() * 1000)
-        try:
-            answer = await self._reserve(keys=keys, args=[session_id, account_limit, machine_limit, ttl_ms])
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis") from error
-        match answer:
-            case b"account":
-                raise SessionLimitReached(account_limit)
-            case b"machine":
-                raise NoCapacity(machine_limit)
+        with _translated():
+            answer: bytes = await self._reserve(keys=keys, args=[session_id, account_limit, machine_limit, ttl_ms])
+        if answer == b"account":
+            raise SessionLimitReached(account_limit)
+        if answer == b"machine":
+            raise NoCapacity(machine_limit)
         return dt.datetime.fromtimestamp(int(answer) / 1000, dt.UTC)
 
     async def release(self, session_id: str, *, account_id: int) -> None:
         """Give a place back; does nothing if it is free."""
-        try:
-            async with self._redis.pipeline() as pipe:
-                pipe.zrem(self._live, session_id).zrem(self._mine(account_id), session_id)
+        with _translated():
+            async with self._pipeline() as pipe:
+                pipe.zrem(self._live, session_id)
+                pipe.zrem(self._mine(account_id), session_id)
                 await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis") from error
 
     async def forget(self, session_id: str) -> None:
         """Drop a place whose session was never recorded, and so its account is not known."""
-        accounts = [key async for key in self._redis.scan_iter(match=self._mine("*"))]
-        async with self._redis.pipeline() as pipe:
-            for key in (self._live, *accounts):
-                pipe.zrem(key, session_id)
-            await pipe.execute()
+        with _translated():
+            accounts = [key async for key in self._redis.scan_iter(match=self._mine("*"))]
+            async with self._pipeline() as pipe:
+                for key in (self._live, *accounts):
+                    pipe.zrem(key, session_id)
+                await pipe.execute()
 
     async def now(self) -> dt.datetime:
         """Return the moment by Redis's clock, the one that decides what has expired."""
-        try:
+        with _translated():
             seconds, microseconds = await self._redis.time()
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis") from error
         return dt.datetime.fromtimestamp(seconds, dt.UTC) + dt.timedelta(microseconds=microseconds)
 
     async def due(self) -> list[str]:
         """Return the ids of sessions whose time is over."""
         now = await self.now()
-        try:
-            due = await self._redis.zrangebyscore(self._live, "-inf", now.timestamp() * 1000)
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis") from error
-        return [session_id.decode() for session_id in due]
+        with _translated():
+            due = await self._redis.zrange(self._live, "-inf", now.timestamp() * 1000, byscore=True)
+        return [session_id.decode() for session_id in due if isinstance(session_id, bytes)]
 
     async def rebuild(self, live: Iterable[Session]) -> None:
         """Make the sets hold at least every live session: what FLUSHALL or a new Redis took is put back."""
-        try:
-            async with self._redis.pipeline() as pipe:
+        with _translated():
+            async with self._pipeline() as pipe:
                 for session in live:
                     place = {session.id: session.expires_at.timestamp() * 1000}
-                    pipe.zadd(self._live, place).zadd(self._mine(session.account_id), place)
+                    pipe.zadd(self._live, place)
+                    pipe.zadd(self._mine(session.account_id), place)
                 await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise Unavailable("Redis") from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable("Redis") from error

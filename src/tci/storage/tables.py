@@ -2,6 +2,7 @@
 
 import datetime as dt
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -46,9 +47,10 @@ class Amount(TypeDecorator[Decimal]):
     cache_ok = True
 
     @override
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
-        sqlite = dialect.name == "sqlite"
-        return dialect.type_descriptor(String(24)) if sqlite else dialect.type_descriptor(Numeric(14, 6))
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(24))
+        return dialect.type_descriptor(Numeric(14, 6))
 
     @override
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Decimal | str | None:

@@ -1,0 +1,49 @@
+# The verbs of this project. `make run` and `make test` do all the set-up on a fresh machine.
+
+PYTHON ?= python3
+VENV := .venv
+TCI := $(VENV)/bin/tci
+REQUIRE_ALL ?= 0
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help run test check lint types format images clean
+
+help:  ## Show this list.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run  ## Start the service on 127.0.0.1:8000; the first time sets everything up.
+	@$(TCI) sandbox prepare
+	@$(TCI) migrate
+	@$(TCI) keys create --if-none
+	@exec $(TCI) serve
+
+test: $(VENV)/.test  ## Run every test that this machine can run.
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/run
+
+check: lint types  ## Lint and types.
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+
+types: $(VENV)/.test
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.test  ## Format the source.
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+clean:  ## Remove the environment and caches; the data in .tci stays.
+	rm -rf $(VENV) .tci-test .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.run: pyproject.toml
+	@echo "Installing the service into $(VENV) (about a minute the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "Installing the tests' tools"
+	@$(VENV)/bin/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@
