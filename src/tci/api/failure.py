@@ -39,11 +39,12 @@ def failure(
         "errors": [message],
     }
     all_headers = dict(headers or {})
-    if retry_after is not None:
-        all_headers["retry-after"] = str(retry_after)
-    else:
+    if retry_after is None:
         # The SDKs repeat a 5xx by themselves; where the answer would be the same, that only costs time.
         all_headers["x-should-retry"] = "false"
+    if retry_after is not None or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # 1.x knows no x-should-retry, repeats five times, and waits half a minute in all unless told how long.
+        all_headers["retry-after"] = str(retry_after or 1)
     return JSONResponse(body, status_code=status, headers=all_headers)
 
 

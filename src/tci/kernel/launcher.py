@@ -20,6 +20,7 @@ import resource
 import shutil
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,8 @@ CHANNELS = ("shell", "iopub", "control")
 
 SOCKET_DIRECTORY = "/run/tci"
 
-FONTS = "/opt/tci/matplotlib"
+CACHES = {"MPLCONFIGDIR": "/opt/tci/matplotlib", "NUMBA_CACHE_DIR": "/opt/tci/numba"}
+"""What was prepared with the sandbox's files (see warm.py there), by the variable that says where it is wanted."""
 
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
 """prctl(2) options, from linux/prctl.h."""
@@ -102,9 +104,12 @@ def _read(path: str) -> str:
 
 def preload(modules: list[str]) -> None:
     """Import modules for the caller; one that is not there is left out."""
-    # matplotlib wants to write where its list of fonts is; with the list there, it need not make one.
-    if not os.path.exists(os.environ["MPLCONFIGDIR"]):
-        shutil.copytree(FONTS, os.environ["MPLCONFIGDIR"], copy_function=shutil.copyfile)
+    # Both libraries must be able to write where their caches are, so those are shown in a writable place.
+    for variable, prepared in CACHES.items():
+        if os.path.isdir(prepared) and not os.path.exists(os.environ[variable]):
+            shutil.copytree(prepared, os.environ[variable], copy_function=os.symlink)
+    # tqdm's word about a missing widget library is nothing that a caller did.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     for module in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)

@@ -44,9 +44,7 @@ def to_output(message: Message) -> Output | None:
         case "stream", {"name": str(name), "text": str(text)} if name in STREAMS:
             return Output(STREAMS[name], clean_text(text)) if text else None
         case ("display_data" | "execute_result") as kind, {"data": dict(data)}:
-            return Output(
-                OutputType(kind), {clean_text(str(mime)): _representation(mime, value) for mime, value in data.items()}
-            )
+            return Output(OutputType(kind), _bundle(data))
         case "error", _:
             return to_error(content)
         case _:
@@ -72,10 +70,19 @@ def clean_text(text: str) -> str:
     return text
 
 
-def _representation(mime: str, value: Any) -> Any:
-    """Return a string, or the object of a JSON type; never a list of lines."""
-    if mime == "application/json" or mime.endswith("+json"):
-        return _clean_json(value)
+def _bundle(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a MIME bundle as documented: objects for JSON types, strings for all others, never lists of lines."""
+    bundle: dict[str, Any] = {}
+    for mime, value in data.items():
+        if not (mime == "application/json" or mime.endswith("+json")):
+            bundle[clean_text(mime)] = _text(value)
+        elif isinstance(value, dict):
+            # Any other JSON value makes the strict 2.x SDK refuse the whole answer; `text/plain` shows it too.
+            bundle[clean_text(mime)] = _clean_json(value)
+    return bundle
+
+
+def _text(value: Any) -> str:
     if isinstance(value, list):
         value = "".join(str(line) for line in value)
     return clean_text(value if isinstance(value, str) else str(value))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tci.kernel.launcher import FONTS
+from tci.kernel.launcher import CACHES
 from tci.sandbox.docker_spec import ENVIRONMENT, launch_order
 from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
 
@@ -52,6 +52,23 @@ def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int) -> l
         *("--chdir", HOME),
         *("--info-fd", str(info_descriptor)),
         *("--", str(host.python), "-B", LAUNCHER),
+    ]
+
+
+def warm_arguments(host: Host, script: Path) -> list[str]:
+    """Return the command line that fills the caches. In the jail: numba notes where its sources are."""
+    binds = [word for cache in CACHES.values() for word in ("--bind", str(host.environment / Path(cache).name), cache)]
+    variables = [word for variable, cache in CACHES.items() for word in ("--setenv", variable, cache)]
+    return [
+        str(host.bwrap),
+        *_namespaces(host),
+        *_system(host),
+        *_python(host),
+        *binds,
+        *("--ro-bind", str(script), "/opt/tci/warm.py"),
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--setenv", "HOME", "/tmp"),  # noqa: S108 (its own)
+        *variables,
+        *("--", str(host.python), "-B", "-W", "ignore", "/opt/tci/warm.py"),
     ]
 
 
@@ -105,7 +122,8 @@ def _python(host: Host) -> list[str]:
         arguments += ["--tmpfs", str(hidden)]
     arguments += ["--ro-bind", str(host.environment / "site-packages"), str(host.site_packages)]
     arguments += ["--ro-bind", str(host.environment / "bin"), SCRIPTS]
-    arguments += ["--ro-bind", str(host.environment / "matplotlib"), FONTS]
+    for cache in CACHES.values():
+        arguments += ["--ro-bind", str(host.environment / Path(cache).name), cache]
     return [*arguments, "--ro-bind", str(host.launcher), LAUNCHER]
 
 

@@ -32,8 +32,7 @@ async def prepare(settings: Settings, progress: Progress) -> None:
     choice, reason = await choose(settings)
     progress(f"Sandbox driver: {choice.value} ({reason}).")
     if choice is SandboxChoice.BUBBLEWRAP:
-        find_bwrap()
-        await prepare_environment(settings, progress)
+        await prepare_environment(settings, find_bwrap(), progress)
         return
     async with open_docker(settings) as engine:
         await build_image(engine, settings, progress)

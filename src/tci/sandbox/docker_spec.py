@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "IPYTHONDIR": "/tmp/.ipython",  # noqa: S108 (inside the sandbox, where /tmp is its own)
     "MPLCONFIGDIR": "/tmp/.matplotlib",  # noqa: S108 (the same)
+    "NUMBA_CACHE_DIR": "/tmp/.numba",  # noqa: S108 (the same)
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -29,7 +30,6 @@ ENVIRONMENT = {
     "PIP_NO_WARN_SCRIPT_LOCATION": "1",
     "PIP_PROGRESS_BAR": "off",
     "PIP_ROOT_USER_ACTION": "ignore",
-    "PIP_USER": "1",
 }
 """The whole environment of a sandbox, besides the driver's own PATH; nothing of the service's gets in."""
 

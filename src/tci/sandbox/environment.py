@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tci import resources
 from tci.errors import SetupError
-from tci.sandbox.bubblewrap_spec import Host
+from tci.kernel.launcher import CACHES
+from tci.sandbox.bubblewrap_spec import Host, warm_arguments
 from tci.sandbox.driver import HOME, SANDBOX_UID, Progress
 from tci.sandbox.process import run
 from tci.settings import Settings
@@ -31,8 +32,9 @@ ETC = {
 
 def environment_directory(settings: Settings) -> Path:
     """Return where the environment of this version and this Python is, or will be."""
-    requirements = (resources.sandbox_definition() / "requirements.txt").read_bytes()
-    name = hashlib.sha256(requirements + sys.version.encode() + _base_python().as_posix().encode()).hexdigest()[:12]
+    definition = resources.sandbox_definition()
+    sources = b"".join((definition / name).read_bytes() for name in ("requirements.txt", "warm.py"))
+    name = hashlib.sha256(sources + sys.version.encode() + _base_python().as_posix().encode()).hexdigest()[:12]
     return settings.data_dir / "environments" / name
 
 
@@ -41,7 +43,7 @@ def is_prepared(settings: Settings) -> bool:
     return (environment_directory(settings) / "complete").exists()
 
 
-async def prepare_environment(settings: Settings, progress: Progress) -> None:
+async def prepare_environment(settings: Settings, bwrap: Path, progress: Progress) -> None:
     """Make the environment unless it is there; raises SetupError with what pip said."""
     target = environment_directory(settings)
     if is_prepared(settings):
@@ -55,14 +57,9 @@ async def prepare_environment(settings: Settings, progress: Progress) -> None:
     requirements = resources.sandbox_definition() / "requirements.txt"
     await _run([*pip, "install", "--progress-bar", "off", "-r", str(requirements)], settings, progress)
     _arrange(target)
-    progress("Listing the fonts.")
-    fonts = "import matplotlib.font_manager"
-    await _run(
-        [str(target / "venv" / "bin" / "python"), "-c", fonts],
-        settings,
-        progress,
-        MPLCONFIGDIR=str(target / "matplotlib"),
-    )
+    progress("Filling the caches of matplotlib and numba; this takes a minute.")
+    script = resources.sandbox_definition() / "warm.py"
+    await _run(warm_arguments(describe_host(settings, bwrap), script), settings, progress)
     (target / "complete").touch()
     progress("Sandbox environment is ready.")
 
@@ -109,6 +106,8 @@ def _arrange(target: Path) -> None:
             (scripts / script.name).chmod(0o755)
     for name in ("python", "python3"):
         (scripts / name).symlink_to(_base_python())
+    for cache in CACHES.values():
+        (target / Path(cache).name).mkdir()
     (target / "etc").mkdir()
     for name, content in ETC.items():
         (target / "etc" / name).write_text(content)

@@ -1,0 +1,1 @@
+"""The contract on the wire, through the running service."""

@@ -1,0 +1,1 @@
+"""What comes from a kernel, as values, without a kernel."""
