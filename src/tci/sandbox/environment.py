@@ -4,6 +4,8 @@ The jail shows these packages in the place where its Python looks for installed 
 Python, as in the Docker image: `pip install --user` shadows what is installed, and nothing of the host's is seen.
 """
 
+import asyncio
+import fcntl
 import hashlib
 import os
 import shutil
@@ -46,12 +48,20 @@ def is_prepared(settings: Settings) -> bool:
 async def prepare_environment(settings: Settings, bwrap: Path, progress: Progress) -> None:
     """Make the environment unless it is there; raises SetupError with what pip said."""
     target = environment_directory(settings)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with target.with_suffix(".lock").open("w") as lock:
+        # Two that prepare at once would delete each other's files; the second finds it done.
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        await _prepare(target, settings, bwrap, progress)
+
+
+async def _prepare(target: Path, settings: Settings, bwrap: Path, progress: Progress) -> None:
     if is_prepared(settings):
         progress(f"Sandbox environment {target.name} is there.")
         return
     progress(f"Installing the sandbox's packages into {target}; the first time takes a few minutes.")
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    target.mkdir()  # noqa: ASYNC240 (one call; what follows takes minutes)
     await _run([str(_base_python()), "-m", "venv", str(target / "venv")], settings, progress)
     pip = [str(target / "venv" / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     requirements = resources.sandbox_definition() / "requirements.txt"
