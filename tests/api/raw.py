@@ -43,13 +43,16 @@ class Connection:
 @contextmanager
 def connection(service: Service, *, timeout: float = 30) -> Iterator[Connection]:
     """Connect to the service for as long as the block lasts."""
-    address = httpx.URL(service.url)
-    with socket.create_connection((address.host, address.port), timeout=timeout) as opened:
-        yield Connection(opened, opened.makefile("rb"))
+    url = httpx.URL(service.url)
+    with (
+        socket.create_connection((url.host, url.port), timeout=timeout) as opened,
+        opened.makefile("rb") as stream,
+    ):
+        yield Connection(opened, stream)
 
 
 def request(method: str, path: str, body: Any = None, **headers: str) -> bytes:
-    """Return a request's bytes; a body that is not bytes is sent as JSON. `_` in a header's name means `-`."""
+    """Return a request as bytes: a body is sent as JSON unless it is bytes, `_` in a header becomes `-`."""
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", "host: tci"]
     if body is not None and "transfer_encoding" not in headers:

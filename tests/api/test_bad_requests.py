@@ -99,7 +99,19 @@ NAMES = {
     "many parts": "/".join("a" * 600),
 }
 
-BAD_BASE64 = ["!", "YQ", "YQ=", "=", "====", "YQ==YQ==", "Y", "YW-_", "\N{SNOWMAN}", "YQ=\N{SNOWMAN}", "data:;base64,YQ=="]
+BAD_BASE64 = [
+    "!",
+    "YQ",
+    "YQ=",
+    "=",
+    "====",
+    "YQ==YQ==",
+    "Y",
+    "YW-_",
+    "\N{SNOWMAN}",
+    "YQ=\N{SNOWMAN}",
+    "data:;base64,YQ==",
+]
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=list(MALFORMED))

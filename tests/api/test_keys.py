@@ -32,7 +32,9 @@ BAD = [
 
 @pytest.mark.parametrize("path", ["/tci/execute", "/v1/tci/execute", "/tci/sessions", "/v1//tci/sessions"])
 @pytest.mark.parametrize("authorization", BAD)
-def test_bad_authorization_is_refused(anonymous: httpx.Client, path: str, authorization: bytes | None) -> None:
+def test_bad_authorization_is_refused(
+    anonymous: httpx.Client, path: str, authorization: bytes | None
+) -> None:
     headers = {} if authorization is None else {b"Authorization": authorization}
     method = "POST" if path.endswith("execute") else "GET"
     answer = anonymous.request(method, str(anonymous.base_url).rstrip("/") + path, headers=headers)
@@ -69,7 +71,10 @@ def test_key_in_query_or_other_header_is_refused(service: Service) -> None:
 def test_key_made_listed_revoked_is_refused_at_once(service: Service) -> None:
     key = service.new_key("short-lived")
     headers = {"Authorization": f"Bearer {key}"}
-    assert service.client.get("/tci/sessions", headers=headers).json() == {"data": {"sessions": []}, "errors": None}
+    assert service.client.get("/tci/sessions", headers=headers).json() == {
+        "data": {"sessions": []},
+        "errors": None,
+    }
 
     lines = [line.split("\t") for line in service.tci("keys", "list").stdout.splitlines()]
     key_id, account, prefix, _made, state = next(line for line in lines if line[1] == "short-lived")

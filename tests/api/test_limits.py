@@ -12,6 +12,9 @@ from tests.api.failures import assert_failure
 from tests.api.raw import Connection, bearer, connection, request
 from tests.conftest import Service, file_of
 
+DIE = "import os; os._exit(0)"
+"""Ends its session, the quickest way to give its place back."""
+
 
 def chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
@@ -19,7 +22,9 @@ def chunk(data: bytes) -> bytes:
 
 def open_chunked(opened: Connection, service: Service, **headers: str) -> None:
     opened.send(
-        request("POST", "/tci/execute", b"", authorization=bearer(service), transfer_encoding="chunked", **headers)
+        request(
+            "POST", "/tci/execute", b"", authorization=bearer(service), transfer_encoding="chunked", **headers
+        )
     )
 
 
@@ -33,7 +38,7 @@ def test_body_at_the_limit_is_read(tight_service: Service) -> None:
     assert_failure(answer, 413, "body_too_large")
 
 
-@pytest.mark.parametrize("length", [BODY_LIMIT + 1, 10**9, 10**18, 10**40])
+@pytest.mark.parametrize("length", [BODY_LIMIT + 1, 10**9, 10**18])
 def test_declared_length_over_the_limit_is_refused_unread(tight_service: Service, length: int) -> None:
     with connection(tight_service) as opened:
         headers = {"authorization": bearer(tight_service), "content_length": str(length)}
@@ -45,7 +50,11 @@ def test_declared_length_over_the_limit_is_refused_unread(tight_service: Service
 @pytest.mark.parametrize("length", [BODY_LIMIT + 1, 10**9])
 def test_length_over_the_limit_is_not_invited(tight_service: Service, length: int) -> None:
     with connection(tight_service) as opened:
-        headers = {"authorization": bearer(tight_service), "content_length": str(length), "expect": "100-continue"}
+        headers = {
+            "authorization": bearer(tight_service),
+            "content_length": str(length),
+            "expect": "100-continue",
+        }
         opened.send(request("POST", "/tci/execute", b"", **headers))
         assert_failure(opened.read(), 413, "body_too_large")
 
@@ -75,7 +84,9 @@ def test_chunked_body_below_the_limit_runs(service: Service, session_id: str) ->
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
-def test_client_that_sends_all_before_reading_hears_the_refusal(tight_service: Service, *, is_chunked: bool) -> None:
+def test_client_that_sends_all_before_reading_hears_the_refusal(
+    tight_service: Service, *, is_chunked: bool
+) -> None:
     part = b" " * 65536
 
     def parts() -> Iterator[bytes]:
@@ -111,12 +122,10 @@ def test_account_and_machine_at_their_limits_are_refused_with_a_time(tight_servi
     assert service.client.get("/tci/sessions", headers=other).json()["data"]["sessions"] == []
 
     # What was refused took no place.
-    service.tci("sessions", "end", first)
-    answer = service.post({"code": ""}, headers=other)
+    service.run(DIE, first)
+    answer = service.post({"code": DIE}, headers=other)
     assert answer.status_code == 200
-    service.tci("sessions", "end", answer.json()["data"]["session_id"])
-    last = service.run("")["session_id"]
-    service.tci("sessions", "end", last)
+    assert service.run(DIE)["execution"]["verdict"] == "kernel_died"
 
 
 def test_refused_files_take_no_place(tight_service: Service) -> None:
@@ -124,5 +133,4 @@ def test_refused_files_take_no_place(tight_service: Service) -> None:
     for _ in range(2):
         answer = tight_service.post({"code": "", "files": files})
         assert_failure(answer, 400, "invalid_file", param="files")
-    session_id = tight_service.run("")["session_id"]
-    tight_service.tci("sessions", "end", session_id)
+    assert tight_service.run(DIE)["execution"]["verdict"] == "kernel_died"

@@ -15,7 +15,9 @@ def test_sandbox_that_is_not_ready_in_time_leaves_nothing(start_service: Callabl
     assert service.client.get("/tci/sessions").json() == {"data": {"sessions": []}, "errors": None}
     assert list((service.data_dir / "run").iterdir()) == []
     with closing(sqlite3.connect(service.data_dir / "tci.sqlite3")) as database:
-        assert database.execute("SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM ledger)").fetchone() == (
+        assert database.execute(
+            "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM ledger)"
+        ).fetchone() == (
             0,
             0,
         )

@@ -1,0 +1,257 @@
+"""Literal kernel messages and the outputs that they become, without a kernel."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from tci.api.models import OutputModel
+from tci.kernel.messages import Message
+from tci.kernel.outputs import Output, OutputBuffer, OutputType, clean_text, to_error, to_output
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def message(kind: str, **content: Any) -> Message:
+    return Message(type=kind, parent_id="p", content=content)
+
+
+def nested(depth: int, *, of: type = dict) -> Any:
+    value: Any = {} if of is dict else []
+    for _ in range(depth):
+        value = {"a": value} if of is dict else [value]
+    return value
+
+
+def on_wire(output: Output) -> Any:
+    """Return an output as the API sends it, which must be valid JSON in UTF-8."""
+    sent = OutputModel(type=output.type.value, data=output.data).model_dump_json().encode()
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    return json.loads(sent.decode(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        (message("stream", name="stdout", text="x\n"), Output(OutputType.STDOUT, "x\n")),
+        (message("stream", name="stderr", text="x\n"), Output(OutputType.STDERR, "x\n")),
+        (message("stream", name="stdout", text="\x1b[31mred"), Output(OutputType.STDOUT, "\x1b[31mred")),
+        (message("stream", name="stdout", text="a\ud800b"), Output(OutputType.STDOUT, f"a{REPLACEMENT}b")),
+        (message("stream", name="stdout", text="a\0b"), Output(OutputType.STDOUT, "a\0b")),
+        (
+            message("execute_result", data={"text/plain": "4"}, metadata={}, execution_count=1),
+            Output(OutputType.EXECUTE_RESULT, {"text/plain": "4"}),
+        ),
+        (
+            message("display_data", data={"image/png": "iVBO\n", "text/plain": "<Figure>"}, metadata={}),
+            Output(OutputType.DISPLAY_DATA, {"image/png": "iVBO\n", "text/plain": "<Figure>"}),
+        ),
+        (
+            message("display_data", data={"text/html": ["<b>\n", "x</b>"], "text/x-own": "y"}),
+            Output(OutputType.DISPLAY_DATA, {"text/html": "<b>\nx</b>", "text/x-own": "y"}),
+        ),
+        (
+            message(
+                "display_data",
+                data={"application/json": {"a": [1, None]}, "application/geo+json": {"b": 1.5}},
+            ),
+            Output(
+                OutputType.DISPLAY_DATA,
+                {"application/json": {"a": [1, None]}, "application/geo+json": {"b": 1.5}},
+            ),
+        ),
+        (
+            message("error", ename="E", evalue="v", traceback=["one", "two"]),
+            Output(OutputType.ERROR, "one\ntwo"),
+        ),
+    ],
+)
+def test_message_becomes_its_output(given: Message, output: Output) -> None:
+    assert to_output(given) == output
+    assert on_wire(output) == {"type": output.type.value, "data": output.data}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        message("stream"),
+        message("stream", name="stdout"),
+        message("stream", name="stdout", text=""),
+        message("stream", name="stdout", text=None),
+        message("stream", name="stdout", text=["x"]),
+        message("stream", name="stdlog", text="x"),
+        message("stream", name=["stdout"], text="x"),
+        message("stream", name={}, text="x"),
+        message("display_data"),
+        message("display_data", data=None),
+        message("display_data", data=[]),
+        message("display_data", data="x"),
+        message("execute_result", data=5),
+        message("status", execution_state="idle"),
+        message("execute_input", code="x"),
+        message("clear_output", wait=False),
+        message("comm_open", data={"text/plain": "x"}),
+        message("STREAM", name="stdout", text="x"),
+        message("", data={}),
+        message("stdout", data="x"),
+    ],
+)
+def test_message_that_shows_nothing_or_is_malformed_is_no_output(given: Message) -> None:
+    assert to_output(given) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"traceback": ["a\x1b[0;31mb\x1b[39m", "\x1b[1;32mc\x1b[0m"]}, "ab\nc"),
+        (
+            {"traceback": ["\x1b]8;;http://x\x07link\x1b]8;;\x1b\\ \x1bMx \x1b[?25l\x1b[38;5;9mred"]},
+            "link x red",
+        ),
+        ({"traceback": ["[31m stays \x1b[2J\x1b[1;1Hgoes"]}, "[31m stays goes"),
+        ({"traceback": [], "ename": "E", "evalue": "v"}, "E: v"),
+        ({"ename": "E", "evalue": "\x1b[31mv\x1b[0m"}, "E: v"),
+        ({"ename": "E"}, "E: "),
+        ({}, "Error: "),
+        ({"traceback": None, "ename": None, "evalue": 5}, "None: 5"),
+        ({"traceback": "not a list", "ename": "E", "evalue": "v"}, "E: v"),
+        ({"traceback": [None, 5, ["x"]]}, "None\n5\n['x']"),
+        ({"traceback": ["a\udfffb"]}, f"a{REPLACEMENT}b"),
+        ({"traceback": {"0": "x"}, "ename": "E", "evalue": "v"}, "E: v"),
+    ],
+)
+def test_error_is_plain_text(content: dict[str, Any], text: str) -> None:
+    assert to_error(content) == Output(OutputType.ERROR, text)
+    assert to_output(message("error", **content)) == Output(OutputType.ERROR, text)
+
+
+def test_escapes_without_end_are_stripped_quickly() -> None:
+    for text in ("\x1b[" * 500_000, "\x1b]" * 500_000, "\x1b[" + "1;" * 500_000, "\x1b]" + "x" * 1_000_000):
+        assert to_error({"traceback": [text]}).type is OutputType.ERROR
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("", ""),
+        ("plain \N{SNOWMAN} \N{GRINNING FACE}", "plain \N{SNOWMAN} \N{GRINNING FACE}"),
+        ("\ud800", REPLACEMENT),
+        ("\udfff\ud800", REPLACEMENT * 2),
+        ("a\ud83d", f"a{REPLACEMENT}"),
+        ("\ud800\ud800x", f"{REPLACEMENT * 2}x"),
+        ("\ud83d\ude00", "\N{GRINNING FACE}"),
+    ],
+)
+def test_text_is_made_valid(text: str, clean: str) -> None:
+    assert clean_text(text) == clean
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "None"),
+        (5, "5"),
+        (True, "True"),
+        ({"a": 1}, "{'a': 1}"),
+        (["a", 1, None], "a1None"),
+        ([], ""),
+        ("\ud800", REPLACEMENT),
+        (["\ud83d", "\ude00"], "\N{GRINNING FACE}"),
+        (math.nan, "nan"),
+    ],
+)
+def test_representation_of_wrong_type_becomes_text(value: Any, shown: str) -> None:
+    output = to_output(message("display_data", data={"text/plain": value}))
+    assert output == Output(OutputType.DISPLAY_DATA, {"text/plain": shown})
+    assert on_wire(output)["data"] == {"text/plain": shown}
+
+
+def test_odd_json_is_made_valid() -> None:
+    value = {"\ud800": [math.nan, math.inf, -math.inf, 1.5, 2**70, None, True, {"x": "\udfff"}]}
+    output = to_output(message("execute_result", data={"application/json": value, "\ud800/x": "y"}))
+    assert output is not None
+    clean = {REPLACEMENT: [None, None, None, 1.5, 2**70, None, True, {"x": REPLACEMENT}]}
+    assert output.data == {"application/json": clean, f"{REPLACEMENT}/x": "y"}
+    assert on_wire(output)["data"] == output.data
+
+
+@pytest.mark.parametrize("mime", ["application/json", "application/geo+json", "text/plain"])
+@pytest.mark.parametrize("depth", [10, 100, 200, 300, 450, 700, 900, 1100, 5_000])
+@pytest.mark.parametrize("of", [dict, list])
+def test_deep_display_is_valid_json_or_left_out(mime: str, depth: int, of: type) -> None:
+    output = to_output(message("display_data", data={mime: {"x": nested(depth, of=of)}, "text/html": "kept"}))
+    assert output is not None
+    assert on_wire(output)["data"]["text/html"] == "kept"
+
+
+@pytest.mark.parametrize("depth", [100, 900, 5_000])
+def test_deep_error_is_text(depth: int) -> None:
+    deep = nested(depth, of=list)
+    for content in ({"traceback": [deep]}, {"ename": deep}, {"evalue": deep}):
+        assert isinstance(on_wire(to_error(content))["data"], str)
+
+
+def test_neighbouring_chunks_of_a_stream_merge_and_order_is_kept() -> None:
+    shown = Output(OutputType.DISPLAY_DATA, {"text/plain": "x"})
+    error = Output(OutputType.ERROR, "E")
+    given = [
+        Output(OutputType.STDOUT, "a"),
+        Output(OutputType.STDOUT, "b"),
+        Output(OutputType.STDERR, "c"),
+        Output(OutputType.STDERR, "d"),
+        Output(OutputType.STDOUT, "e"),
+        shown,
+        shown,
+        Output(OutputType.STDOUT, "f"),
+        error,
+        error,
+        Output(OutputType.STDERR, "g"),
+    ]
+    buffer = OutputBuffer()
+    for output in given:
+        buffer.add(output)
+    merged = (
+        Output(OutputType.STDOUT, "ab"),
+        Output(OutputType.STDERR, "cd"),
+        Output(OutputType.STDOUT, "e"),
+        shown,
+        shown,
+        Output(OutputType.STDOUT, "f"),
+        error,
+        error,
+        Output(OutputType.STDERR, "g"),
+    )
+    assert buffer.outputs() == merged
+    assert buffer.outputs() == merged  # asking changes nothing
+    assert tuple(buffer) == merged
+
+
+def test_chunks_after_a_look_still_merge() -> None:
+    buffer = OutputBuffer()
+    for text in ("a", "b"):
+        buffer.add(Output(OutputType.STDOUT, text))
+        buffer.outputs()
+    buffer.add(Output(OutputType.STDOUT, "c"))
+    assert buffer.outputs() == (Output(OutputType.STDOUT, "abc"),)
+
+
+def test_empty_buffer_has_no_outputs_and_no_error() -> None:
+    buffer = OutputBuffer()
+    assert buffer.outputs() == ()
+    assert not buffer.has_error
+    buffer.add(Output(OutputType.STDERR, "Traceback"))
+    assert not buffer.has_error
+    buffer.add(Output(OutputType.ERROR, "E"))
+    assert buffer.has_error
+
+
+def test_many_chunks_are_joined_quickly() -> None:
+    buffer = OutputBuffer()
+    for _ in range(300_000):
+        buffer.add(Output(OutputType.STDOUT, "0123456789"))
+    [output] = buffer.outputs()
+    assert output.data == "0123456789" * 300_000
