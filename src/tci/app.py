@@ -30,6 +30,7 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +88,17 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the ASGI application; nothing is opened before its lifespan begins."""
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         choice, reason = await choose(settings)
         log.info("Starting", sandbox=choice.value, reason=reason)
         async with open_parts(settings) as parts:
             await parts.reaper.reconcile()  # be right before being ready
             async with running(parts.reaper.run_reap(), parts.reaper.run_reconcile()):
-                yield {"accounts": parts.accounts, "sessions": parts.sessions}
+                yield {"accounts": parts.accounts, "sessions": parts.sessions, "settings": settings}
             if settings.is_embedded:
+                app.state.is_clean = False
                 await parts.reaper.end_all()
+            app.state.is_clean = True
 
     app = FastAPI(
         title="tci",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
 from tci.errors import SetupError
 from tci.log import configure_logging
@@ -43,21 +44,23 @@ def serve() -> None:
     settings = Settings()
     configure_logging(settings.log_level)
     asyncio.run(_check(settings))
+    api = create_app(settings)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings),
+            api,
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=10,
-            h11_max_incomplete_event_size=65536,
+            http=BoundedHttp,
+            ws="none",
         )
     )
     # uvicorn raises the signal that stopped it once more at its end; by then all is closed, and that is success.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, lambda *_: sys.exit(0 if api.state.is_clean else 1))
     server.run()
     if not server.started:
         sys.exit(1)

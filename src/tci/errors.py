@@ -7,6 +7,7 @@
     ├── SessionNotFound              404 session_not_found
     ├── BodyTooLarge                 413 body_too_large
     ├── SessionLimitReached          429 quota_exceeded
+    ├── TooManyWaiting               429 rate_limited
     ├── NoCapacity                   503 no_capacity
     ├── Unavailable                  503 unavailable
     └── SandboxFailed                500 sandbox_failed
@@ -72,7 +73,7 @@ class SessionNotFound(ServiceError):
 
     def __init__(self, session_id: str, *, reason: str | None = None) -> None:
         why = f" It {reason}." if reason else ""
-        super().__init__(f"Session {session_id!r} was not found.{why} Leave session_id out to open a new one.")
+        super().__init__(f"Session {session_id[:40]} was not found.{why} Leave session_id out to open a new one.")
 
 
 class BodyTooLarge(ServiceError):
@@ -98,6 +99,18 @@ class SessionLimitReached(ServiceError):
         super().__init__(
             f"The account already has {limit} live sessions, its limit. End one, or wait until one expires."
         )
+
+
+class TooManyWaiting(ServiceError):
+    """As many calls wait for their turn in the session as may."""
+
+    status = 429
+    code = "rate_limited"
+    type = "rate_limit_error"
+    retry_after = 5
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"Already {limit} calls wait for their turn in this session. Try again later.")
 
 
 class NoCapacity(ServiceError):

@@ -10,6 +10,11 @@ def new_session_id() -> str:
     return f"ses_{random_text(21)}"
 
 
+def is_session_id(text: str) -> bool:
+    """Whether the text could be a session's id."""
+    return text.startswith("ses_") and len(text) == 25 and set(text[4:]) <= set(ALPHABET)  # noqa: PLR2004 (see above)
+
+
 def new_sandbox_id() -> str:
     """Return `sbx_` and 16 characters: unique, not secret."""
     return f"sbx_{random_text(16)}"

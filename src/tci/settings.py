@@ -53,6 +53,13 @@ class Settings(BaseSettings):
     )
 
     timeout_seconds: float = Field(300.0, gt=0, description="Time limit of an execution, in seconds.")
+    max_timeout_seconds: float = Field(
+        3600.0, gt=0, description="Largest time limit that a request may ask for, in seconds."
+    )
+    max_waiting: int = Field(16, ge=0, description="Calls that may wait for their turn in one session.")
+    heartbeat_seconds: float = Field(
+        10.0, gt=0, description="Time without an answer after which a byte is sent every so often, in seconds."
+    )
     grace_seconds: float = Field(5.0, ge=0, description="Time between interrupt and destruction, in seconds.")
     max_output_bytes: int = Field(16 * MIB, ge=1024, description="Largest output of an execution, in bytes.")
     launch_timeout_seconds: float = Field(

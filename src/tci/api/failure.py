@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from tci.errors import ServiceError
+from tci.errors import BodyTooLarge, ServiceError
 
 log = structlog.get_logger()
 
@@ -19,6 +19,10 @@ CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
 }
 """Codes of the failures that the framework finds."""
+
+
+MAX_MESSAGE = 500
+"""Longest message, which may name what the caller sent."""
 
 
 def failure(
@@ -32,6 +36,7 @@ def failure(
     retry_after: int | None = None,
 ) -> JSONResponse:
     """Return a failure. `error` is for the 1.x SDK, `message` for TypeScript, `errors` for hand-written clients."""
+    message = printable(message)
     body: dict[str, Any] = {
         "error": {"message": message, "type": type, "param": param, "code": code},
         "message": message,
@@ -48,6 +53,12 @@ def failure(
     return JSONResponse(body, status_code=status, headers=all_headers)
 
 
+def printable(text: str) -> str:
+    """Return a message that every SDK prints as it is: some escape what is not ASCII, quotes and backslashes."""
+    plain = text.replace('"', "'").replace("\\", "/").encode("ascii", "replace").decode()
+    return "".join(character if character.isprintable() else "?" for character in plain)[:MAX_MESSAGE]
+
+
 async def on_service_error(_request: Request, error: Exception) -> JSONResponse:
     """Render an expected failure as its class says."""
     if not isinstance(error, ServiceError):  # pragma: no cover (registered for this class only)
@@ -55,7 +66,14 @@ async def on_service_error(_request: Request, error: Exception) -> JSONResponse:
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("Request failed", code=error.code, exc_info=error)
     return failure(
-        error.status, str(error), code=error.code, type=error.type, param=error.param, retry_after=error.retry_after
+        error.status,
+        str(error),
+        code=error.code,
+        type=error.type,
+        param=error.param,
+        retry_after=error.retry_after,
+        # The rest of a body that is too large is not read.
+        headers={"connection": "close"} if isinstance(error, BodyTooLarge) else None,
     )
 
 
@@ -77,7 +95,7 @@ async def on_invalid_request(_request: Request, error: Exception) -> JSONRespons
     return failure(HTTPStatus.UNPROCESSABLE_ENTITY, f"{param}: {first['msg']}", code="invalid_request", param=param)
 
 
-async def on_bug(_request: Request, _error: Exception) -> JSONResponse:
+def on_bug() -> JSONResponse:
     """Render what nobody expected; the traceback goes to the log, not to the caller."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return failure(status, "The service failed. Its log says why.", code="internal_error", type="server_error")
@@ -88,4 +106,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
-    app.add_exception_handler(Exception, on_bug)

@@ -1,14 +1,16 @@
 """What every request passes before a route sees it: one spelling of the path, an id, a limit of the body."""
 
 import re
-from http import HTTPStatus
 
 import structlog
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tci.api.failure import failure
+from tci.api.failure import on_bug, on_service_error
 from tci.errors import BodyTooLarge
 from tci.ids import random_text
+
+log = structlog.get_logger()
 
 SLASHES = re.compile("/{2,}")
 
@@ -26,7 +28,10 @@ class OneSlash:
 
 
 class RequestId:
-    """Gives each request an id, in its answer's `x-request-id` and in every log line about it."""
+    """Gives each request an id, in its answer's `x-request-id` and in every log line about it.
+
+    It is also where a bug ends: in a failure as any other, unless the answer has begun.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,13 +42,23 @@ class RequestId:
             return
         request_id = f"req_{random_text(16)}"
 
+        has_begun = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, send_with_id)
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("Bug")
+                if has_begun:
+                    raise
+                await on_bug()(scope, receive, send_with_id)
 
 
 class BodyLimit:
@@ -59,9 +74,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._limit:
-            error = BodyTooLarge(self._limit)
-            refusal = failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), code=error.code)
-            refusal.headers["connection"] = "close"
+            refusal = await on_service_error(Request(scope), BodyTooLarge(self._limit))
             await refusal(scope, receive, send)
             return
         read = 0

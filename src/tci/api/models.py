@@ -5,16 +5,19 @@ import binascii
 import datetime as dt
 from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     model_validator,
 )
 
-from tci.sessions.session import Execution
+from tci.errors import ServiceError
+from tci.sessions.session import Execution, Verdict
 from tci.storage.session_store import Session
 
 MAX_NAME_BYTES = 1024
@@ -57,14 +60,19 @@ class File(BaseModel):
     )
     encoding: Literal["string", "base64"] = Field(description="How `content` is written.")
     content: str = Field(description="The file's text, or its bytes in base64.", examples=["print('hi')"])
+    _decoded: bytes = PrivateAttr(b"")
 
     @model_validator(mode="after")
     def _decodes(self) -> Self:
-        self.decoded()
+        self._decoded = self._decode()
         return self
 
+    @property
     def decoded(self) -> bytes:
-        """Return the file's bytes."""
+        """The file's bytes."""
+        return self._decoded
+
+    def _decode(self) -> bytes:
         if self.encoding == "string":
             try:
                 return self.content.encode()
@@ -88,11 +96,17 @@ class ExecuteRequest(BaseModel):
     code: str = Field(description="Python source; may be empty.")
     language: Literal["python"] = Field("python", description="Only Python is run.")
     session_id: str | None = Field(None, description="A session to go on with; absent or null opens a new one.")
+    timeout: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Time limit of this execution in seconds (an extension)."
+    )
     files: list[File] | None = Field(None, description="Files to write before the code runs.")
 
     def decoded_files(self) -> dict[str, bytes]:
         """Return the files' bytes by name; of two with the same name the later counts."""
-        return {file.name: file.decoded() for file in self.files or []}
+        return {file.name: file.decoded for file in self.files or []}
+
+
+WireStatus = Literal["completed", "success"]
 
 
 class OutputModel(BaseModel):
@@ -105,8 +119,10 @@ class OutputModel(BaseModel):
 class ExecutionModel(BaseModel):
     """What the service saw of the run (an extension)."""
 
-    verdict: str
+    verdict: Verdict
     duration_ms: float
+    cpu_ms: float
+    peak_memory_bytes: int
     execute_count: int
     expires_at: Moment
 
@@ -116,7 +132,7 @@ class ExecuteData(BaseModel):
 
     session_id: str
     outputs: list[OutputModel]
-    status: Literal["completed", "success"]
+    status: WireStatus
     execution: ExecutionModel
 
 
@@ -150,21 +166,35 @@ class SessionsEnvelope(BaseModel):
     errors: None = None
 
 
-def execute_envelope(execution: Execution, *, status: Literal["completed", "success"]) -> ExecuteEnvelope:
-    """Return an execution as it goes on the wire."""
-    return ExecuteEnvelope(
-        data=ExecuteData(
-            session_id=execution.session_id,
-            outputs=[OutputModel(type=output.type.value, data=output.data) for output in execution.outputs],
-            status=status,
-            execution=ExecutionModel(
-                verdict=execution.verdict.value,
-                duration_ms=round(execution.duration.total_seconds() * 1000, 3),
-                execute_count=execution.execute_count,
-                expires_at=execution.expires_at,
-            ),
-        )
+def _milliseconds(length: dt.timedelta) -> float:
+    return round(length.total_seconds() * 1000, 3)
+
+
+def execute_envelope(execution: Execution, *, status: WireStatus) -> bytes:
+    """Return an execution as it goes on the wire, as JSON."""
+    outputs = [{"type": output.type.value, "data": output.data} for output in execution.outputs]
+    extension = ExecutionModel(
+        verdict=execution.verdict,
+        duration_ms=_milliseconds(execution.duration),
+        cpu_ms=_milliseconds(execution.cpu),
+        peak_memory_bytes=execution.peak_memory_bytes,
+        execute_count=execution.execute_count,
+        expires_at=execution.expires_at,
     )
+    data = {"session_id": execution.session_id, "outputs": outputs, "status": status}
+    # Outputs come clean from `tci.kernel.outputs`; to validate megabytes of them again would cost more than the run.
+    return orjson.dumps({"data": {**data, "execution": extension.model_dump()}, "errors": None})
+
+
+def late_failure(error: ServiceError, session_id: str | None, *, status: WireStatus) -> bytes:
+    """Return a failure that came when status 200 was sent already: an `error` output, and no verdict.
+
+    So a training loop that reads `execution.verdict` can tell it from a wrong answer.
+    """
+    outputs = [{"type": "error", "data": f"{type(error).__name__}: {error}"}]
+    data = {"session_id": session_id or "", "outputs": outputs, "status": status}
+    extension = {"verdict": None, "failure": {"code": error.code, "message": str(error)}}
+    return orjson.dumps({"data": {**data, "execution": extension}, "errors": None})
 
 
 def sessions_envelope(sessions: list[Session]) -> SessionsEnvelope:

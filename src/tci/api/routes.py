@@ -1,17 +1,21 @@
 """The routes. Each parses, makes one call, and wraps the answer."""
 
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
+from tci.api.answer import LongAnswer
 from tci.api.models import (
     ExecuteEnvelope,
     ExecuteRequest,
     SessionsEnvelope,
+    WireStatus,
     execute_envelope,
+    late_failure,
     sessions_envelope,
 )
 from tci.errors import InvalidApiKey, InvalidRequest
@@ -50,6 +54,8 @@ async def execute_request(request: Request, _caller: "CallerDep") -> ExecuteRequ
     """Parse the body as JSON whatever its Content-Type says; after the key, so that a stranger learns nothing."""
     try:
         return ExecuteRequest.model_validate_json(await request.body())
+    except ClientDisconnect:
+        raise InvalidRequest("The client left before its request was complete.") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
@@ -57,7 +63,7 @@ async def execute_request(request: Request, _caller: "CallerDep") -> ExecuteRequ
         raise InvalidRequest(message, param=param) from None
 
 
-def wire_status(request: Request) -> Literal["completed", "success"]:
+def wire_status(request: Request) -> WireStatus:
     """Return the word for 'done' that the client expects.
 
     The documentation prints `completed`; the clients generated from the OpenAPI file, which all send
@@ -70,14 +76,25 @@ def wire_status(request: Request) -> Literal["completed", "success"]:
 CallerDep = Annotated[Caller, Depends(authenticate)]
 ServiceDep = Annotated[SessionService, Depends(session_service)]
 ExecuteRequestDep = Annotated[ExecuteRequest, Depends(execute_request)]
-StatusDep = Annotated[Literal["completed", "success"], Depends(wire_status)]
+StatusDep = Annotated[WireStatus, Depends(wire_status)]
 
 
 @router.post("/execute", response_model=ExecuteEnvelope, openapi_extra=REQUEST_SCHEMA)
-async def execute(caller: CallerDep, body: ExecuteRequestDep, service: ServiceDep, status: StatusDep) -> Response:
+async def execute(
+    request: Request, caller: CallerDep, body: ExecuteRequestDep, service: ServiceDep, status: StatusDep
+) -> Response:
     """Run code in a new session, or in the one that `session_id` names."""
-    execution = await service.execute(caller, body.code, session_id=body.session_id, files=body.decoded_files())
-    return Response(execute_envelope(execution, status=status).model_dump_json(), media_type="application/json")
+
+    async def work() -> bytes:
+        execution = await service.execute(
+            caller, body.code, session_id=body.session_id, files=body.decoded_files(), timeout=body.timeout
+        )
+        return execute_envelope(execution, status=status)
+
+    interval: float = request.state.settings.heartbeat_seconds
+    return LongAnswer(
+        work(), interval=interval, render_late=lambda error: late_failure(error, body.session_id, status=status)
+    )
 
 
 @router.get("/sessions")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +16,21 @@ from tci.kernel.messages import Message, Wire
 from tci.kernel.outputs import OutputBuffer, to_error, to_output
 
 LATE_OUTPUT_SECONDS = 2.0
-"""How long `idle` may come after the reply. It follows at once, unless code has broken the kernel's own threads."""
+"""How long `idle` may come after the reply, or the reply after `idle`: each follows the other at once, unless one of
+them, or what was published before it, was too large for the connection, or code has broken the kernel's threads."""
 
 CONTROL_REPLY_SECONDS = 30.0
 """How long the control channel may take; its thread runs beside the code, so only a stuck kernel takes long."""
 
-RECEIVE_MESSAGES = 16
+WELCOME = "iopub_welcome"
+"""What the kernel publishes to each new subscription: to ours at first, and again after a broken connection."""
+
+RECEIVE_MESSAGES = 2
 """Messages that ZeroMQ may hold for us. More wait in the kernel's process, inside the sandbox's memory limit."""
+
+
+class MessageLost(Exception):
+    """What the kernel said can't be trusted to be whole: a message was larger than ZeroMQ lets through."""
 
 
 class KernelClient:
@@ -35,6 +44,11 @@ class KernelClient:
         self._shell = self._connect(zmq.DEALER, "shell")
         self._iopub = self._connect(zmq.SUB, "iopub")
         self._iopub.subscribe(b"")
+        # Each subscription is answered by a welcome that names it. This one is known by its name: of another
+        # process, or of a connection that broke and was made again.
+        self._subscription = secrets.token_hex(8)
+        self._iopub.subscribe(self._subscription.encode())
+        self._is_subscribed = False
 
     def close(self) -> None:
         """Drop the connection; the kernel goes on."""
@@ -43,18 +57,15 @@ class KernelClient:
 
     async def wait_until_ready(self) -> None:
         """Return once the kernel publishes to us and has run one empty execution. Waits for ever: set a deadline."""
-        while True:
-            message = self._wire.read(await self._iopub.recv_multipart())
-            if message is not None and message.type == "iopub_welcome":
-                break
-        await self.execute("", OutputBuffer(), is_silent=True)
+        await self.execute("", OutputBuffer(limit=1024), is_silent=True)
 
     async def execute(self, code: str, outputs: OutputBuffer, *, is_silent: bool = False) -> bool:
         """Run code and return whether the kernel says that it went well. Waits for ever: set a deadline.
 
-        The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are here:
-        the reply may come before the last outputs.
+        The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are
+        here: the reply may come before the last outputs. Raises MessageLost.
         """
+        await self._wait_until_subscribed()
         content = {
             "code": code,
             "silent": is_silent,
@@ -73,14 +84,15 @@ class KernelClient:
                 # From the reply on, `idle` is waited for a moment, no longer.
                 reply_task.add_done_callback(lambda _: _limit(patience, loop.time() + LATE_OUTPUT_SECONDS))
                 await self._collect(request_id, outputs)
-            reply = await reply_task
+            async with asyncio.timeout(LATE_OUTPUT_SECONDS):
+                reply = await reply_task
         except TimeoutError:
-            reply = reply_task.result()
+            raise MessageLost from None
         finally:
             reply_task.cancel()
         is_ok = reply.content.get("status") == "ok"
         if not is_ok and not outputs.has_error:
-            # IPython tells some failures, an ExceptionGroup or an unknown magic, in the reply alone.
+            # IPython tells some failures, say an unknown magic, in the reply alone.
             outputs.add(to_error(reply.content))
         return is_ok
 
@@ -98,13 +110,28 @@ class KernelClient:
         """Raise KeyboardInterrupt in the code that runs, if any runs."""
         await self._control("interrupt_request", {})
 
+    async def _wait_until_subscribed(self) -> None:
+        # What is published before the kernel knows of the subscription is lost, `idle` included.
+        while not self._is_subscribed:
+            message = self._wire.read(await self._iopub.recv_multipart())
+            self._is_subscribed = message is not None and self._is_welcome(message)
+
+    def _is_welcome(self, message: Message) -> bool:
+        return message.type == WELCOME and message.content.get("subscription") == self._subscription
+
     async def _collect(self, request_id: str, outputs: OutputBuffer) -> None:
         while True:
             message = self._wire.read(await self._iopub.recv_multipart())
-            if message is None or message.parent_id != request_id:
+            if message is None:
+                continue
+            if self._is_welcome(message):
+                raise MessageLost
+            if message.parent_id != request_id:
                 continue
             if message.type == "status" and message.content.get("execution_state") == "idle":
                 return
+            if message.left_out:
+                outputs.leave_out(message.left_out)
             if output := to_output(message):
                 outputs.add(output)
 

@@ -17,11 +17,14 @@ import importlib
 import json
 import os
 import resource
+import secrets
 import shutil
 import socket
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 CHANNELS = ("shell", "iopub", "control")
@@ -31,6 +34,12 @@ SOCKET_DIRECTORY = "/run/tci"
 
 CACHES = {"MPLCONFIGDIR": "/opt/tci/matplotlib", "NUMBA_CACHE_DIR": "/opt/tci/numba"}
 """What was prepared with the sandbox's files (see warm.py there), by the variable that says where it is wanted."""
+
+PIECE_CHARACTERS = 1024**2
+"""Longest text of one message, and what a stream holds before it publishes."""
+
+LAST_WORDS_SECONDS = 0.05
+"""How long ZeroMQ's own thread gets to send what was printed before `exit()`."""
 
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
 """prctl(2) options, from linux/prctl.h."""
@@ -43,10 +52,10 @@ def main() -> None:
     """Become the kernel that the driver asked for in the variable TCI_LAUNCH (JSON)."""
     order = json.loads(os.environ.pop("TCI_LAUNCH"))
     listeners = listen(order.get("sockets"))
-    limit_process(open_files=order["open_files"])
+    limit_process(open_files=order["open_files"], data_bytes=order["data_bytes"])
     drop_privileges(order["uid"], order["gid"])
     preload(order["preload"])
-    serve(listeners, key=order["key"].encode())
+    serve(listeners, key=order["key"].encode(), output_bytes=order["output_bytes"])
 
 
 def listen(inherited: dict[str, int] | None) -> dict[str, int]:
@@ -68,10 +77,12 @@ def listen(inherited: dict[str, int] | None) -> dict[str, int]:
     return descriptors
 
 
-def limit_process(*, open_files: int) -> None:
+def limit_process(*, open_files: int, data_bytes: int | None) -> None:
     """Bound what one process may open, and leave no core dump; inherited by all that code starts."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if data_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
 
 
 def drop_privileges(uid: int, gid: int) -> None:
@@ -110,21 +121,155 @@ def preload(modules: list[str]) -> None:
             shutil.copytree(prepared, os.environ[variable], copy_function=os.symlink)
     # tqdm's word about a missing widget library is nothing that a caller did.
     warnings.filterwarnings("ignore", message="IProgress not found")
+    # IPython's advice after sys.exit() is for people at a terminal.
+    warnings.filterwarnings("ignore", message="To exit: use")
     for module in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
 
 
-def serve(listeners: dict[str, int], *, key: bytes) -> None:
+class Budget:
+    """What one run may publish: beyond it, text is held back but for its end, and displays are dropped.
+
+    The service has the same limit for itself, since code can undo this one. This one spares both sides the
+    flood, and keeps messages below the size at which ZeroMQ would break the connection.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.left = limit
+        self.left_out = 0
+        self.held: deque[tuple[Any, Any, str]] = deque()
+        """What was held back, in order: stream, parent header, text."""
+        self._held_size = 0
+
+    def renew(self) -> None:
+        """Begin a run."""
+        self.left, self.left_out, self._held_size = self.limit, 0, 0
+        self.held.clear()
+
+    def hold(self, stream: Any, parent: Any, piece: str) -> None:
+        """Keep text for the end of the run, and drop the oldest if that is too much."""
+        self.held.append((stream, parent, piece))
+        self._held_size += _bytes(piece)
+        while self._held_size > self.limit // 2:
+            size = _bytes(self.held.popleft()[2])
+            self._held_size -= size
+            self.left_out += size
+
+    def take(self, size: int) -> bool:
+        """Return whether so many bytes may still be published, and count them."""
+        fits = size <= self.left
+        self.left -= size if fits else self.left
+        return fits
+
+
+def make_stream_class(budget: Budget) -> type:
+    """Return ipykernel's stream class with a budget, whole characters from descriptors, and no way to close it."""
+    import codecs
+    import fcntl
+    import select
+    import struct
+    import termios
+    import threading
+
+    from ipykernel.iostream import OutStream
+
+    piece_characters = min(PIECE_CHARACTERS, max(budget.limit // 8, 1024))
+    last_written: list[Any] = [None]
+
+    class Stream(OutStream):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._pipe_lock = threading.RLock()
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._waiting = 0
+            self._is_draining = False
+            super().__init__(*arguments, **options)
+            last_written[0] = self
+
+        def close(self) -> None:
+            """Stay open: code that closes its stdout must not close that of the calls that come after."""
+            self.flush()
+
+        def write(self, string: str) -> int | None:
+            if not self._is_draining:  # what a program wrote to the descriptor before is published before
+                self.drain()
+            if last_written[0] is not self:  # what was written to the other stream before is published before
+                last_written[0].flush()
+                last_written[0] = self
+            for start in range(0, len(string), piece_characters):
+                super().write(string[start : start + piece_characters])
+                self._waiting += min(piece_characters, len(string) - start)
+                if self._waiting > piece_characters:
+                    self.flush()  # rather than let the buffer grow until the next regular flush
+            return len(string)
+
+        def _watch_pipe_fd(self) -> None:
+            """Pass on what programs and libraries write to descriptor 1 or 2."""
+            while True:
+                select.select([self._fid], [], [])
+                self.drain()
+
+        def drain(self) -> None:
+            """Return once all that was written to the descriptor is in the stream."""
+            # Under one lock with the watching thread: so nothing is between the pipe and the stream unseen.
+            with self._pipe_lock:
+                while (
+                    not self._is_draining and struct.unpack("i", fcntl.ioctl(self._fid, termios.FIONREAD, b"\0" * 4))[0]
+                ):
+                    data = os.read(self._fid, 65536)
+                    self._is_draining = True
+                    try:
+                        self.write(self._decoder.decode(data))
+                    finally:
+                        self._is_draining = False
+
+        def _flush_buffers(self) -> Iterator[tuple[Any, str]]:
+            self._waiting = 0
+            for parent, text in super()._flush_buffers():
+                for start in range(0, len(text), piece_characters):
+                    piece = text[start : start + piece_characters]
+                    if budget.take(_bytes(piece)):
+                        yield parent, piece
+                    else:
+                        budget.hold(self, parent, piece)
+
+    return Stream
+
+
+def release(budget: Budget, streams: Iterable[Any]) -> None:
+    """Publish what the streams still hold, what was held back, and how much was left out before that."""
+    streams = list(streams)
+    for stream in streams:
+        stream.drain()
+        stream.flush()
+    held = list(budget.held) or ([(streams[0], streams[0].parent_header, "")] if budget.left_out else [])
+    left_out = budget.left_out
+    budget.renew()
+    for stream, parent, piece in held:
+        content, metadata = {"name": stream.name, "text": piece}, {"tci_left_out": left_out}
+        stream.session.send(stream.pub_thread, "stream", content, parent=parent, ident=stream.topic, metadata=metadata)
+        left_out = 0
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def serve(listeners: dict[str, int], *, key: bytes, output_bytes: int) -> None:
     """Be an ipykernel on the listening sockets until the sandbox is destroyed."""
     # The working directory counts before the installed libraries, as in any notebook: a file of the
     # caller's may shadow a module of his own code, and from here on nothing of ours is imported late.
+    import asyncio
+
+    import ipykernel.iostream
     import zmq
     from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
     from traitlets.config import Config
 
     files = Files(os.getcwd())
+    budget = Budget(output_bytes)
 
     class Kernel(IPythonKernel):
         """An ipykernel that takes files over its control channel and heals its streams before each run."""
@@ -133,9 +278,8 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
             super().__init__(**options)
             self.control_handlers["put_request"] = self.put_request
             self.own_streams = (sys.stdout, sys.stderr)
-            for stream in self.own_streams:
-                # Code that closes its stdout must not close that of the calls that come after.
-                stream.close = stream.flush
+            self.shell.display_pub.register_hook(self.publish_within_budget)
+            self.shell.displayhook.register_hook(self.publish_within_budget)
 
         def put_request(self, stream: Any, ident: Any, parent: Any) -> None:
             """Write files; the content names them, the message's buffers hold their bytes."""
@@ -146,12 +290,46 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
             except Exception as error:  # noqa: BLE001 (whatever went wrong, the service must hear of it)
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 content = {"status": "error", "ename": type(error).__name__, "evalue": f"{name}: {reason}"}
-            assert self.session is not None  # noqa: S101 (for the type checker)
             self.session.send(stream, "put_reply", content, parent, ident=ident)
 
+        def publish_within_budget(self, message: Any) -> Any:
+            """Let a display pass, or drop it and count what it weighed."""
+            data = message["content"].get("data", {})
+            size = sum(_bytes(value) if isinstance(value, str) else len(repr(value)) for value in data.values())
+            if budget.take(size):
+                return message
+            budget.left_out += size
+            return None
+
         async def do_execute(self, code: str, *arguments: Any, **options: Any) -> Any:
+            budget.renew()
+            self.heal_streams()
+            try:
+                reply = await super().do_execute(code, *arguments, **options)
+                if reply["status"] == "error":
+                    reply["traceback"] = []  # it was published; the reply need not carry it as well
+                    reply["evalue"] = _shortened(reply["evalue"], 1000)
+            except asyncio.CancelledError:  # an interrupted `await`, to which ipykernel would send no reply
+                return {"status": "error", "ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+            except Exception as error:  # noqa: BLE001 (a broken __str__, to which it would send none either)
+                return {"status": "error", "ename": type(error).__name__, "evalue": "", "traceback": []}
+            else:
+                return reply
+            finally:
+                self.heal_streams()
+                release(budget, self.own_streams)
+
+        def heal_streams(self) -> None:
+            """Put the session's own stdout and stderr back, whatever code has put there."""
             sys.stdout, sys.stderr = self.own_streams
-            return await super().do_execute(code, *arguments, **options)
+            for stream in self.own_streams:
+                stream.set_parent(self.get_parent())
+
+        def leave(self) -> None:
+            """End at once on `exit()`: the service sees it, and no later call meets a kernel that is about to go."""
+            release(budget, self.own_streams)
+            time.sleep(LAST_WORDS_SECONDS)
+            os._exit(0)
 
     class App(IPKernelApp):
         """An ipykernel application whose sockets exist already and which writes no file."""
@@ -168,6 +346,8 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
                 # No message may be dropped, `idle` least of all: what the service has not read yet waits
                 # in this process, inside its own memory limit.
                 s.sndhwm = 0
+                if channel == "iopub":
+                    s.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second service process is welcomed as the first was
                 s.bind(f"ipc://{SOCKET_DIRECTORY}/{channel}")
             else:
                 s.bind(f"inproc://unused-{port}")
@@ -192,6 +372,7 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.color_info = False
+    ipykernel.iostream.OutStream = make_stream_class(budget)  # IPKernelApp finds it by this name
     app = App.instance(config=config)
     app.initialize([])
     # ipykernel asks the programs that code starts for colours; plain text was ordered.
@@ -200,8 +381,75 @@ def serve(listeners: dict[str, int], *, key: bytes) -> None:
     os.environ["TERM"] = "dumb"
     shell = app.kernel.shell
     shell.system = shell.system_piped = run_command
+    shell.ask_exit = app.kernel.leave
+    show_every_error(shell, longest=output_bytes // 4)
+    app.session.pack = tolerant(app.session.pack)
     allow_nested_run()
+    wake_on_signals()
     app.start()
+
+
+def wake_on_signals() -> None:
+    """Let an interrupt end an `await` at once: a loop that sleeps in the kernel does not see that a signal came."""
+    import signal
+
+    from tornado.ioloop import IOLoop
+
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    IOLoop.current().add_handler(reader, lambda *_: reader.recv(4096), IOLoop.READ)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+
+
+def show_every_error(shell: Any, *, longest: int) -> None:
+    """Have every failure told as one `error` message of bounded length: IPython prints some, and chokes on others."""
+    import traceback
+
+    show, publish = shell.showtraceback, shell._showtraceback
+
+    def showtraceback(exc_tuple: Any = None, *arguments: Any, **options: Any) -> None:
+        kind, value, trace = exc_tuple or sys.exc_info()
+        if kind is not None and (issubclass(kind, BaseExceptionGroup) or not _is_printable(value)):
+            lines = [line.rstrip("\n") for line in traceback.format_exception(kind, value, trace)]
+            shell._last_traceback = lines
+            publish_bounded(kind, value, lines)
+        else:
+            show(exc_tuple, *arguments, **options)
+
+    def publish_bounded(kind: Any, value: Any, lines: list[str]) -> None:
+        text = str(value) if _is_printable(value) else "<unprintable>"
+        publish(kind, _shortened(text, 1000), [_shortened("\n".join(lines), longest)])
+
+    shell.showtraceback, shell._showtraceback = showtraceback, publish_bounded
+    shell.show_usage_error = lambda _error: None  # the reply says it, and the service shows that
+
+
+def _is_printable(error: Any) -> bool:
+    try:
+        str(error)
+    except Exception:  # noqa: BLE001 (a __str__ that raises)
+        return False
+    return True
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+
+
+def tolerant(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Return a packer that finds JSON for whatever code wants to show: lone surrogates, NaN, odd objects."""
+
+    def pack_anything(content: Any) -> bytes:
+        try:
+            return pack(content)
+        except (ValueError, TypeError):
+            return json.dumps(content, default=repr).encode()
+
+    return pack_anything
 
 
 class Files:
@@ -219,10 +467,9 @@ class Files:
         _open, _close, _mkdir, _write, rename, unlink = self._os
         *directories, base = name.split("/")
         with self._directory(directories) as directory:
-            temporary = f".{base[:200]}.part"
-            descriptor = _open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory
-            )
+            # Not to be guessed, and new: code could have put a pipe or a hard link there.
+            temporary = f".{secrets.token_hex(16)}.part"
+            descriptor = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
             try:
                 try:
                     rest = memoryview(data).cast("B")

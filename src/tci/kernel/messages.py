@@ -28,6 +28,8 @@ class Message:
     type: str
     parent_id: str
     content: dict[str, Any]
+    left_out: int = 0
+    """Bytes that the launcher held back, since no answer could have carried them."""
 
 
 class Wire:
@@ -61,18 +63,21 @@ class Wire:
         try:
             start = frames.index(DELIMITER) + 1
             signature, *parts = frames[start : start + 5]
-            header, parent, _metadata, content = parts
+            header, parent, metadata, content = parts
             if not hmac.compare_digest(signature, self._sign(parts)):
                 return None
             message_type = orjson.loads(header)["msg_type"]
             parent_header, body = orjson.loads(parent), _load(content)
             parent_id = parent_header.get("msg_id", "")
+            left_out = 0 if metadata == b"{}" else orjson.loads(metadata).get("tci_left_out", 0)
         # Any shape can come: a list where an object should be, numbers out of range, depth without end.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if not (isinstance(message_type, str) and isinstance(parent_id, str) and isinstance(body, dict)):
             return None
-        return Message(type=message_type, parent_id=parent_id, content=body)
+        if not (isinstance(left_out, int) and 0 <= left_out < 2**63):
+            left_out = 0
+        return Message(type=message_type, parent_id=parent_id, content=body, left_out=left_out)
 
     def _sign(self, parts: Sequence[bytes]) -> bytes:
         mac = self._mac.copy()

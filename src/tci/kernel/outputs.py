@@ -1,8 +1,11 @@
 """From kernel messages to outputs: a pure translation, and a buffer that keeps an execution's outputs."""
 
+import itertools
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -22,6 +25,12 @@ class OutputType(StrEnum):
     DISPLAY_DATA = "display_data"
     EXECUTE_RESULT = "execute_result"
 
+
+MAX_JSON_DEPTH = 64
+"""Deepest JSON that is passed on; what is deeper becomes null, since parsers of clients give up somewhere."""
+
+PIECE_BYTES = 128
+"""What a piece of output costs in memory beside its bytes; so a flood of tiny pieces is bounded as well."""
 
 STREAMS = {"stdout": OutputType.STDOUT, "stderr": OutputType.STDERR}
 
@@ -55,9 +64,11 @@ def to_error(content: dict[str, Any]) -> Output:
     """Translate the content of an `error` message or of a failed reply: the traceback as plain text."""
     traceback = content.get("traceback")
     if isinstance(traceback, list) and traceback:
-        text = "\n".join(str(line) for line in traceback)
+        text = "\n".join(line for line in traceback if isinstance(line, str))
     else:
-        text = f"{content.get('ename', 'Error')}: {content.get('evalue', '')}"
+        text = ": ".join(
+            part for part in (content.get("ename"), content.get("evalue")) if part and isinstance(part, str)
+        )
     return Output(OutputType.ERROR, ANSI.sub("", clean_text(text)))
 
 
@@ -76,66 +87,143 @@ def _bundle(data: dict[str, Any]) -> dict[str, Any]:
     for mime, value in data.items():
         if not (mime == "application/json" or mime.endswith("+json")):
             bundle[clean_text(mime)] = _text(value)
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and (cleaned := _clean_json(value, MAX_JSON_DEPTH)) is not None:
             # Any other JSON value makes the strict 2.x SDK refuse the whole answer; `text/plain` shows it too.
-            bundle[clean_text(mime)] = _clean_json(value)
+            bundle[clean_text(mime)] = cleaned
     return bundle
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list):
-        value = "".join(str(line) for line in value)
-    return clean_text(value if isinstance(value, str) else str(value))
+    """Return text as text, lines joined, and anything else as JSON, which is what it came as."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "".join(value)
+    return clean_text(value if isinstance(value, str) else json.dumps(_clean_json(value, MAX_JSON_DEPTH)))
 
 
-def _clean_json(value: Any) -> Any:
+def _clean_json(value: Any, depth: int) -> Any:
+    if depth == 0:
+        return None
     match value:
         case str():
             return clean_text(value)
         case float() if not math.isfinite(value):
             return None
+        case int() if abs(value) >= 2**63:  # more than other languages' JSON holds
+            return float(value) if abs(value) < 2**1000 else None
         case dict():
-            return {clean_text(str(key)): _clean_json(item) for key, item in value.items()}
+            return {clean_text(str(key)): _clean_json(item, depth - 1) for key, item in value.items()}
         case list():
-            return [_clean_json(item) for item in value]
+            return [_clean_json(item, depth - 1) for item in value]
         case _:
             return value
 
 
-class OutputBuffer:
-    """An execution's outputs in order of arrival; neighbouring chunks of one stream become one output."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an output, with what it counts against the limit."""
 
-    def __init__(self) -> None:
-        self._outputs: list[Output] = []
-        self._chunks: list[str] = []
+    output: Output
+    size: int
+
+
+class OutputBuffer:
+    """An execution's outputs in order of arrival, within a limit: of more, the head and the tail are kept.
+
+    Half of the limit is the head's, half the tail's, and memory stays bounded however much arrives.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._head: list[Output] = []
+        self._head_left = limit // 2
+        self._tail: deque[Piece] = deque()
+        self._tail_size = 0
+        self._conclusion: str | None = None
+        self.left_out = 0
+        """Bytes that arrived and were not kept."""
+        self.has_error = False
+        """Whether an `error` output arrived."""
 
     def add(self, output: Output) -> None:
-        """Append an output."""
-        if isinstance(output.data, str) and output.type in STREAMS.values():
-            if not (self._outputs and self._outputs[-1].type is output.type):
-                self._close_stream()
-                self._outputs.append(replace(output, data=""))
-            # Joined once, at the end: appending to the text each time would cost the square of its length.
-            self._chunks.append(output.data)
-        else:
-            self._close_stream()
-            self._outputs.append(output)
+        """Append an output, or as much of it as the limit allows; of several errors only the first is kept.
+
+        One failure is one error, also where IPython stumbles over the exception that it shows.
+        """
+        if output.type is OutputType.ERROR:
+            if self.has_error:
+                return
+            self.has_error = True
+        size = _size(output)
+        if not self._tail and size <= self._head_left:
+            self._head_left -= size
+            self._head.append(output)
+            return
+        if not self._tail and isinstance(output.data, str) and self._head_left > PIECE_BYTES:
+            start, rest = _split(output.data, self._head_left - PIECE_BYTES)
+            self._head.append(replace(output, data=start))
+            output = replace(output, data=rest)
+            size = _size(output)
+        self._head_left = 0
+        self._tail.append(Piece(output, size))
+        self._tail_size += size
+        self._shorten_tail()
+
+    def leave_out(self, size: int) -> None:
+        """Count bytes that never arrived, since the sandbox itself held them back."""
+        self.left_out += size
+
+    def conclude(self, text: str) -> None:
+        """Say how the run ended, as seen from outside; what the kernel said of that end stands below it."""
+        self._conclusion = text
 
     def outputs(self) -> tuple[Output, ...]:
-        """Return what was added."""
-        self._close_stream()
-        return tuple(self._outputs)
+        """Return what was kept, neighbouring pieces of one stream as one output."""
+        kept = list(self._head)
+        if self.left_out:
+            before = kept[-1].type if kept and kept[-1].type in STREAMS.values() else OutputType.STDOUT
+            note = f"\n[... {self.left_out} bytes of output left out: the limit is {self._limit} bytes ...]\n"
+            kept.append(Output(before, note))
+        kept.extend(piece.output for piece in self._tail)
+        if self._conclusion is not None:
+            said = [str(output.data) for output in kept if output.type is OutputType.ERROR]
+            kept = [output for output in kept if output.type is not OutputType.ERROR]
+            kept.append(Output(OutputType.ERROR, "\n".join([self._conclusion, *said])))
+        return tuple(_merged(kept))
 
-    @property
-    def has_error(self) -> bool:
-        """Whether an `error` output is among them."""
-        return any(output.type is OutputType.ERROR for output in self._outputs)
+    def _shorten_tail(self) -> None:
+        """Drop the oldest of the tail until it fits; of a text only as much as needed."""
+        while (excess := self._tail_size - self._limit // 2) > 0:
+            output, size = self._tail[0].output, self._tail[0].size
+            self._tail_size -= size
+            if isinstance(output.data, str) and size - PIECE_BYTES > excess:
+                cut, rest = _split(output.data, excess)
+                shorter = replace(output, data=rest)
+                self._tail[0] = Piece(shorter, _size(shorter))
+                self._tail_size += self._tail[0].size
+                self.left_out += len(cut.encode())
+            else:
+                self._tail.popleft()
+                self.left_out += size - PIECE_BYTES
 
-    def __iter__(self) -> Iterator[Output]:
-        return iter(self.outputs())
 
-    def _close_stream(self) -> None:
-        if self._chunks:
-            last = self._outputs[-1]
-            self._outputs[-1] = replace(last, data=str(last.data) + "".join(self._chunks))
-            self._chunks.clear()
+def _size(output: Output) -> int:
+    """Return what an output counts: its bytes, and what holding a piece costs however small it is."""
+    if isinstance(output.data, str):
+        return len(output.data.encode()) + PIECE_BYTES
+    texts = (value if isinstance(value, str) else json.dumps(value) for value in output.data.values())
+    return sum(len(text.encode()) for text in texts) + PIECE_BYTES
+
+
+def _split(text: str, size: int) -> tuple[str, str]:
+    """Cut a text after at most so many bytes of UTF-8, between characters."""
+    start = text.encode()[:size].decode(errors="ignore")
+    return start, text[len(start) :]
+
+
+def _merged(outputs: Iterable[Output]) -> Iterator[Output]:
+    for kind, group in itertools.groupby(outputs, key=lambda output: output.type):
+        if kind in STREAMS.values():
+            # Joined once: appending to a text piece by piece would cost the square of its length.
+            yield Output(kind, "".join(str(output.data) for output in group))
+        else:
+            yield from group

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import os
 import shutil
@@ -17,11 +18,15 @@ from tci.errors import SandboxFailed, SetupError
 from tci.kernel.launcher import CHANNELS
 from tci.paths import short_path
 from tci.sandbox.bubblewrap_spec import bwrap_arguments, environment
-from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus
+from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup
+from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage
 from tci.sandbox.environment import describe_host, environment_directory, is_prepared
 from tci.settings import Settings
 
 STATE = "sandbox.json"
+
+KILLED = 128 + signal.SIGKILL
+"""Exit status of bwrap where its child was killed outright."""
 
 START_SECONDS = 10.0
 """How long bwrap may take to make its namespaces; 18 ms is usual."""
@@ -48,6 +53,7 @@ class BubblewrapDriver(SandboxDriver):
         self._run_dir = settings.run_dir
         self._deployment = deployment
         self._host = describe_host(settings, bwrap)
+        self._has_cgroups = can_make_cgroups()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def require_environment(self) -> None:
@@ -77,7 +83,18 @@ class BubblewrapDriver(SandboxDriver):
         if _start_time(record.pid) == record.start_time:
             return SandboxStatus(is_running=True)
         child = self._children.get(sandbox_id)
-        return SandboxStatus(is_running=False, exit_code=child.poll() if child else None)
+        is_out_of_memory = cgroup_named(sandbox_id).has_killed() if self._has_cgroups else False
+        code = child.poll() if child else None
+        # A process of the group may have been killed for memory long before the kernel ended by itself.
+        is_out_of_memory = is_out_of_memory and code in {None, KILLED, -signal.SIGKILL}
+        return SandboxStatus(is_running=False, exit_code=code, is_out_of_memory=is_out_of_memory)
+
+    @override
+    async def usage(self, sandbox_id: str) -> Usage | None:
+        record = self._record(sandbox_id)
+        if record is None or _start_time(record.pid) != record.start_time:
+            return None
+        return cgroup_named(sandbox_id).usage() if self._has_cgroups else _usage_of_tree(record.pid)
 
     @override
     async def destroy(self, sandbox_id: str) -> None:
@@ -91,6 +108,8 @@ class BubblewrapDriver(SandboxDriver):
             if record is None:  # it failed before it could be written down
                 child.kill()
             await asyncio.to_thread(child.wait)
+        if self._has_cgroups:
+            await asyncio.to_thread(cgroup_named(sandbox_id).remove)
         shutil.rmtree(self._run_dir / sandbox_id, ignore_errors=True)
 
     @override
@@ -106,12 +125,13 @@ class BubblewrapDriver(SandboxDriver):
         """
         listeners = _listen(spec.socket_directory)
         info_read, info_write = os.pipe()
+        block_read, block_write = os.pipe()
         try:
             numbers = {channel: listener.fileno() for channel, listener in listeners.items()}
             child = subprocess.Popen(
-                bwrap_arguments(spec, host=self._host, info_descriptor=info_write),
-                env=environment(spec, listeners=numbers),
-                pass_fds=(*numbers.values(), info_write),
+                bwrap_arguments(spec, host=self._host, info_descriptor=info_write, block_descriptor=block_read),
+                env=environment(spec, listeners=numbers, limit_data=not self._has_cgroups),
+                pass_fds=(*numbers.values(), info_write, block_read),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -123,8 +143,12 @@ class BubblewrapDriver(SandboxDriver):
             info_write = -1
             with os.fdopen(info_read, closefd=False) as info:
                 pid = json.load(info)["child-pid"]
+            if self._has_cgroups:
+                make_cgroup(spec.sandbox_id, spec.limits).add(pid)
+            os.write(block_write, b"1")  # until now the jail's first process waited, so nothing is outside the group
         finally:
-            os.close(info_read)
+            for descriptor in (info_read, block_read, block_write):
+                os.close(descriptor)
             if info_write >= 0:
                 os.close(info_write)
             for listener in listeners.values():
@@ -200,6 +224,25 @@ def _start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _usage_of_tree(pid: int) -> Usage | None:
+    """Add up what a process and those below it have used: proc(5), where no control group counts for us."""
+    ticks, peak = 0, 0
+    pending = [pid]
+    try:
+        while pending:
+            current = pending.pop()
+            fields = Path(f"/proc/{current}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += sum(int(field) for field in fields[11:15])  # its own and its ended children's time
+            status = Path(f"/proc/{current}/status").read_text()
+            peak += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+            for children in Path(f"/proc/{current}/task").glob("*/children"):
+                pending += [int(child) for child in children.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        if not ticks:
+            return None
+    return Usage(cpu=dt.timedelta(seconds=ticks / os.sysconf("SC_CLK_TCK")), peak_memory_bytes=peak)
 
 
 def _kill(pid: int) -> None:

@@ -40,7 +40,7 @@ class Host:
     launcher: Path
 
 
-def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int) -> list[str]:
+def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int, block_descriptor: int) -> list[str]:
     """Return the command line that launches a sandbox."""
     return [
         str(host.bwrap),
@@ -51,6 +51,7 @@ def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int) -> l
         *("--remount-ro", "/"),
         *("--chdir", HOME),
         *("--info-fd", str(info_descriptor)),
+        *("--block-fd", str(block_descriptor)),
         *("--", str(host.python), "-B", LAUNCHER),
     ]
 
@@ -72,11 +73,11 @@ def warm_arguments(host: Host, script: Path) -> list[str]:
     ]
 
 
-def environment(spec: SandboxSpec, *, listeners: dict[str, int]) -> dict[str, str]:
-    """Return the whole environment of a sandbox."""
+def environment(spec: SandboxSpec, *, listeners: dict[str, int], limit_data: bool) -> dict[str, str]:
+    """Return the whole environment of a sandbox; each process is limited where no control group limits all."""
     return ENVIRONMENT | {
         "PATH": f"{HOME}/.local/bin:{SCRIPTS}:/usr/bin:/bin",
-        "TCI_LAUNCH": launch_order(spec, sockets=listeners),
+        "TCI_LAUNCH": launch_order(spec, sockets=listeners, limit_data=limit_data),
     }
 
 

@@ -1,6 +1,7 @@
 """The Docker driver: one container for each sandbox, on any engine that answers on its socket."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
@@ -11,6 +12,7 @@ from aiodocker import Docker, DockerError
 from typing_extensions import override
 
 from tci.errors import SandboxFailed, SetupError
+from tci.sandbox.cgroup import Cgroup, cgroup_of
 from tci.sandbox.docker_image import image_tag
 from tci.sandbox.docker_spec import (
     DEPLOYMENT_LABEL,
@@ -18,13 +20,16 @@ from tci.sandbox.docker_spec import (
     container_config,
     container_name,
 )
-from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus
+from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage
 from tci.sandbox.socket_directory import (
     make_socket_directory,
     remove_socket_directory,
     seal_socket_directory,
 )
 from tci.settings import Settings
+
+KILLED = 128 + signal.SIGKILL
+"""Exit status of a process that was killed outright, as by the kernel when memory is used up."""
 
 ANSWER_SECONDS = 5.0
 """How long the engine may take to say that it is there."""
@@ -63,6 +68,7 @@ class DockerDriver(SandboxDriver):
         self._runtime = settings.docker_runtime
         self._deployment = deployment
         self._image = image_tag()
+        self._cgroups: dict[str, Cgroup | None] = {}
 
     async def require_image(self) -> None:
         """Raise SetupError unless the image of this version is there."""
@@ -101,11 +107,23 @@ class DockerDriver(SandboxDriver):
                 raise
         state: dict[str, Any] = found["State"]
         if state["Running"]:
+            self._cgroups.setdefault(sandbox_id, cgroup_of(state["Pid"]))
             return SandboxStatus(is_running=True)
-        return SandboxStatus(is_running=False, exit_code=state["ExitCode"], is_out_of_memory=state["OOMKilled"])
+        # The flag is set when any process of the container was killed for memory, also long before its end.
+        is_out_of_memory = state["OOMKilled"] and state["ExitCode"] == KILLED
+        return SandboxStatus(is_running=False, exit_code=state["ExitCode"], is_out_of_memory=is_out_of_memory)
+
+    @override
+    async def usage(self, sandbox_id: str) -> Usage | None:
+        if sandbox_id not in self._cgroups:
+            # Where the engine's processes are not to be seen from here, say from a container, it stays None.
+            await self.inspect(sandbox_id)
+        cgroup = self._cgroups.get(sandbox_id)
+        return cgroup.usage() if cgroup else None
 
     @override
     async def destroy(self, sandbox_id: str) -> None:
+        self._cgroups.pop(sandbox_id, None)
         container = self._engine.containers.container(container_name(sandbox_id))
         with _translated(f"remove sandbox {sandbox_id}"):
             try:

@@ -34,13 +34,15 @@ ENVIRONMENT = {
 """The whole environment of a sandbox, besides the driver's own PATH; nothing of the service's gets in."""
 
 
-def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None) -> str:
+def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None, limit_data: bool = False) -> str:
     """Return what the launcher is told, as JSON: see `tci.kernel.launcher.main`."""
     order = {
         "key": spec.kernel_key,
         "uid": SANDBOX_UID,
         "gid": SANDBOX_UID,
         "open_files": spec.limits.open_files,
+        "data_bytes": spec.limits.memory_bytes if limit_data else None,
+        "output_bytes": spec.limits.output_bytes,
         "preload": spec.preload,
         "sockets": sockets,
     }

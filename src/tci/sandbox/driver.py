@@ -1,5 +1,6 @@
 """The contract of a sandbox driver: four verbs. `tests/sandbox/test_driver_contract.py` runs on every driver."""
 
+import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Limits:
     disk_bytes: int
     shm_bytes: int
     open_files: int
+    output_bytes: int
+    """Largest item of output that the sandbox sends whole; not a control of the jail, which the code could undo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,14 @@ class SandboxSpec:
     kernel_key: str
     limits: Limits
     preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a sandbox has used since its start, all its processes together, as counted outside."""
+
+    cpu: dt.timedelta
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,10 @@ class SandboxDriver(ABC):
 
         A sandbox that ended by itself is still seen until it is destroyed.
         """
+
+    @abstractmethod
+    async def usage(self, sandbox_id: str) -> Usage | None:
+        """Return what a sandbox has used, or None if it is gone. Called twice an execution, so it must be cheap."""
 
     @abstractmethod
     async def destroy(self, sandbox_id: str) -> None:

@@ -124,6 +124,7 @@ class SessionOpener:
             disk_bytes=settings.sandbox_disk_bytes,
             shm_bytes=settings.sandbox_shm_bytes,
             open_files=settings.sandbox_open_files,
+            output_bytes=settings.max_output_bytes,
         )
         return SandboxSpec(
             sandbox_id=sandbox_id,

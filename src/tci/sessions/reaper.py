@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from tci.errors import ServiceError, SetupError
 from tci.sandbox.driver import SandboxDriver
 from tci.sessions.opener import SessionOpener
+from tci.sessions.runner import reason_of_death
 from tci.sessions.service import SessionService
 from tci.settings import Settings
 from tci.storage.lease_store import LeaseStore
@@ -61,8 +63,9 @@ class Reaper:
         live = await self._sessions.list_live()
         for session in live:
             status = await self._driver.inspect(session.sandbox_id)
-            if status is None or not status.is_running:
-                await self._service.end(session, EndReason.LOST)
+            # Where a call is running, it sees the death itself and says more about it.
+            if (status is None or not status.is_running) and not self._service.is_busy(session.id):
+                await self._service.end(session, reason_of_death(status))
         orphans = running - launching - {session.sandbox_id for session in live}
         for sandbox_id in orphans:
             log.warning("Destroying orphan", sandbox_id=sandbox_id)
@@ -71,8 +74,15 @@ class Reaper:
 
     async def end_all(self) -> None:
         """End every live session: the embedded pair leaves nothing running behind."""
+        failed = False
         for session in await self._sessions.list_live():
-            await self._service.end(session, EndReason.SHUTDOWN)
+            try:
+                await self._service.end(session, EndReason.SHUTDOWN)
+            except ServiceError:
+                failed = True
+                log.exception("A session could not be ended", session_id=session.id)
+        if failed:
+            raise SetupError("Not every session could be ended; the log says which.")
 
 
 async def _repeat(name: str, body: Callable[[], Awaitable[None]], interval: float) -> None:

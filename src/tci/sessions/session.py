@@ -13,8 +13,10 @@ class Verdict(StrEnum):
     OK = "ok"
     ERROR = "error"
     TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
     OOM = "oom"
     KERNEL_DIED = "kernel_died"
+    OUTPUT_LIMIT = "output_limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +27,9 @@ class Execution:
     outputs: tuple[Output, ...]
     verdict: Verdict
     duration: dt.timedelta
+    cpu: dt.timedelta
+    """Processor time of all of the sandbox's processes during the run."""
+    peak_memory_bytes: int
+    """Most memory that the sandbox has used so far, of all its processes and files in memory."""
     execute_count: int
     expires_at: dt.datetime

@@ -19,6 +19,8 @@ class EndReason(StrEnum):
     ENDED = "was ended on request"
     SHUTDOWN = "ended with the service"
     TIMEOUT = "ended: time limit"
+    CLIENT_LEFT = "ended: its caller left and the code did not stop"
+    OUTPUT_LIMIT = "ended: one output was far over the limit"
     OUT_OF_MEMORY = "ended: out of memory"
     KERNEL_DIED = "ended: its kernel died"
     LOST = "ended: its sandbox was lost"

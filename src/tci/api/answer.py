@@ -1,0 +1,83 @@
+"""Sends an answer that may take long: keeps the connection alive, and notices when the client goes away.
+
+A plain handler is not cancelled by FastAPI when its client leaves, and the SDKs give up after a minute without a
+byte and send the request again.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from tci.errors import ServiceError
+
+log = structlog.get_logger()
+
+
+class LongAnswer(Response):
+    """The JSON of some work: at once if it is soon done, else white space at intervals and then the JSON.
+
+    Until the first byte a failure is raised and becomes a failure's answer. After it the status is spent:
+    `render_late` makes the body then. If the client leaves, the work is cancelled.
+    """
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, bytes],
+        *,
+        interval: float,
+        render_late: Callable[[ServiceError], bytes],
+    ) -> None:
+        super().__init__()
+        self._work = work
+        self._interval = interval
+        self._render_late = render_late
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not a TaskGroup: it would wrap a failure, which the failure handlers must see as it is.
+        work = asyncio.create_task(self._work)
+        gone = asyncio.create_task(_wait_until_gone(receive))
+        try:
+            await self._answer(work, gone, scope, send)
+        finally:
+            gone.cancel()
+            work.cancel()
+            await asyncio.wait({work, gone})
+
+    async def _answer(self, work: asyncio.Task[bytes], gone: asyncio.Task[None], scope: Scope, send: Send) -> None:
+        await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await Response(work.result(), media_type=self.media_type)(scope, _never, send)
+            return
+        if not gone.done():
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+            )
+        while not work.done():
+            if gone.done():
+                log.info("Client left")
+                return
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            body = work.result()
+        except ServiceError as error:
+            log.exception("Request failed after its answer had begun", code=error.code)
+            body = self._render_late(error)
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _never() -> Any:
+    await asyncio.Event().wait()
