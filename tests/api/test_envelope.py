@@ -114,12 +114,8 @@ def test_stainless_header_decides_the_status(
         "multipart/form-data",
     ],
 )
-def test_any_content_type_is_read_as_json(
-    service: Service, session_id: str, content_type: str | None
-) -> None:
-    content = json.dumps(
-        {"code": "print('\N{SNOWMAN}')", "session_id": session_id}, ensure_ascii=False
-    ).encode()
+def test_any_content_type_is_read_as_json(service: Service, session_id: str, content_type: str | None) -> None:
+    content = json.dumps({"code": "print('\N{SNOWMAN}')", "session_id": session_id}, ensure_ascii=False).encode()
     headers = {"Content-Type": content_type} if content_type else {}
     answer = service.client.post("/tci/execute", content=content, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -136,9 +132,7 @@ def test_any_content_type_is_read_as_json(
         {"files": [{"name": "f", "encoding": "string", "content": "", "mode": 0o777, "path": "/etc/passwd"}]},
     ],
 )
-def test_null_and_unknown_fields_are_ignored(
-    service: Service, session_id: str, extra: dict[str, Any]
-) -> None:
+def test_null_and_unknown_fields_are_ignored(service: Service, session_id: str, extra: dict[str, Any]) -> None:
     answer = service.post({"code": "print(1)", "session_id": session_id, **extra})
     assert answer.status_code == 200, answer.text
     assert answer.json()["data"]["outputs"] == [{"type": "stdout", "data": "1\n"}]

@@ -38,9 +38,7 @@ def test_files_of_the_first_call_are_there_before_the_code(service: Service) -> 
         ("$HOME", "dollar"),
     ],
 )
-def test_file_of_a_later_call_is_read_back(
-    service: Service, session_id: str, name: str, content: str
-) -> None:
+def test_file_of_a_later_call_is_read_back(service: Service, session_id: str, name: str, content: str) -> None:
     code = f"print(ascii(open({name!r}, newline='').read()))"
     assert service.stdout(code, session_id, files=[file_of(name, content)]) == f"{content!a}\n"
 
@@ -84,9 +82,7 @@ def test_replaced_open_does_not_stop_uploads(service: Service, session_id: str) 
 
 
 @pytest.mark.parametrize("target", ["precious", "/etc/hostname", "missing", "plan", "."])
-def test_symlink_under_the_name_is_replaced_not_followed(
-    service: Service, session_id: str, target: str
-) -> None:
+def test_symlink_under_the_name_is_replaced_not_followed(service: Service, session_id: str, target: str) -> None:
     code = f"""
     import os
     open('precious', 'w').write('precious')
@@ -111,9 +107,7 @@ def test_symlink_as_a_directory_is_refused(service: Service, session_id: str, ta
     ran = 0
     """
     service.run(textwrap.dedent(code), session_id)
-    answer = service.post(
-        {"code": "ran += 1", "session_id": session_id, "files": [file_of("way/planted", "x")]}
-    )
+    answer = service.post({"code": "ran += 1", "session_id": session_id, "files": [file_of("way/planted", "x")]})
     assert_failure(answer, 400, "invalid_file", param="files")
     check = "print(ran, os.path.exists('real/planted'), os.path.exists('/tmp/planted'))"
     assert service.stdout(check, session_id) == "0 False False\n"
@@ -132,9 +126,7 @@ def test_trap_under_the_temporary_name_harms_nothing(service: Service, kind: str
     if kind == 'directory': os.mkdir(trap)
     """
     session_id = service.run(textwrap.dedent(code))["session_id"]
-    answer = service.post(
-        {"code": "", "session_id": session_id, "files": [file_of("trapped", "x")]}, timeout=20
-    )
+    answer = service.post({"code": "", "session_id": session_id, "files": [file_of("trapped", "x")]}, timeout=20)
     assert answer.status_code in (200, 400), answer.text
     assert service.stdout("print(open('precious').read())", session_id) == "precious\n"
     assert service.stdout("print(1)", session_id, files=[file_of("after", "x")]) == "1\n"
@@ -145,9 +137,7 @@ def test_name_of_a_directory_is_refused(service: Service, session_id: str) -> No
     body = {"code": "ran += 1", "session_id": session_id}
     answer = service.post({**body, "files": [file_of("taken", "x")]})
     assert_failure(answer, 400, "invalid_file", param="files")
-    answer = service.post(
-        {**body, "files": [file_of('odd"\\\N{SNOWMAN}', "x"), file_of('odd"\\\N{SNOWMAN}/x', "x")]}
-    )
+    answer = service.post({**body, "files": [file_of('odd"\\\N{SNOWMAN}', "x"), file_of('odd"\\\N{SNOWMAN}/x', "x")]})
     assert_failure(answer, 400, "invalid_file", param="files")
     assert service.stdout("print(ran)", session_id) == "0\n"
 

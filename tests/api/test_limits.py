@@ -22,9 +22,7 @@ def chunk(data: bytes) -> bytes:
 
 def open_chunked(opened: Connection, service: Service, **headers: str) -> None:
     opened.send(
-        request(
-            "POST", "/tci/execute", b"", authorization=bearer(service), transfer_encoding="chunked", **headers
-        )
+        request("POST", "/tci/execute", b"", authorization=bearer(service), transfer_encoding="chunked", **headers)
     )
 
 
@@ -84,9 +82,7 @@ def test_chunked_body_below_the_limit_runs(service: Service, session_id: str) ->
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
-def test_client_that_sends_all_before_reading_hears_the_refusal(
-    tight_service: Service, *, is_chunked: bool
-) -> None:
+def test_client_that_sends_all_before_reading_hears_the_refusal(tight_service: Service, *, is_chunked: bool) -> None:
     part = b" " * 65536
 
     def parts() -> Iterator[bytes]:

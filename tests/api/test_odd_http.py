@@ -43,18 +43,14 @@ def test_malformed_http_is_refused_in_the_one_form(service: Service, data: bytes
 def test_pipelined_requests_are_answered_in_order(service: Service, session_id: str) -> None:
     bodies = [{"code": f"print({number})", "session_id": session_id} for number in range(5)]
     with connection(service) as opened:
-        opened.send(
-            b"".join(request("POST", "/tci/execute", body, authorization=bearer(service)) for body in bodies)
-        )
+        opened.send(b"".join(request("POST", "/tci/execute", body, authorization=bearer(service)) for body in bodies))
         printed = [opened.read().json()["data"]["outputs"][0]["data"] for _ in bodies]
     assert printed == [f"{number}\n" for number in range(5)]
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
 @pytest.mark.parametrize("kept", ["close", "keep-alive"])
-def test_connection_is_closed_or_kept_as_asked(
-    service: Service, session_id: str, version: bytes, kept: str
-) -> None:
+def test_connection_is_closed_or_kept_as_asked(service: Service, session_id: str, version: bytes, kept: str) -> None:
     body = {"code": "print(1)", "session_id": session_id}
     data = request("POST", "/tci/execute", body, authorization=bearer(service), connection=kept)
     with connection(service) as opened:
@@ -86,9 +82,7 @@ def test_length_is_invited_once_the_key_is_good(service: Service, session_id: st
     length = str(len(content))
     for key, status in ((bearer(service), 200), ("Bearer unknown", 401)):
         with connection(service) as opened:
-            head = request(
-                "POST", "/tci/execute", authorization=key, expect="100-continue", content_length=length
-            )
+            head = request("POST", "/tci/execute", authorization=key, expect="100-continue", content_length=length)
             opened.send(head)
             line = opened.stream.readline()
             if status == 200:
@@ -127,9 +121,7 @@ def test_client_that_leaves_in_the_middle_of_its_body_is_not_a_bug(service: Serv
     assert service.log.read_text().count("Traceback") == before
 
 
-def test_client_that_leaves_while_its_code_runs_leaves_the_session_usable(
-    service: Service, session_id: str
-) -> None:
+def test_client_that_leaves_while_its_code_runs_leaves_the_session_usable(service: Service, session_id: str) -> None:
     body = {"code": "import time; time.sleep(1.5)", "session_id": session_id}
     with connection(service) as opened:
         opened.send(request("POST", "/tci/execute", body, authorization=bearer(service)))

@@ -55,9 +55,7 @@ def test_other_spelling_of_target_runs_code(service: Service, session_id: str, p
         assert opened.read().json()["data"]["outputs"] == [{"type": "stdout", "data": "1\n"}]
 
 
-@pytest.mark.parametrize(
-    "content_type", [None, "application/json", "text/plain", "application/x-www-form-urlencoded"]
-)
+@pytest.mark.parametrize("content_type", [None, "application/json", "text/plain", "application/x-www-form-urlencoded"])
 def test_sessions_with_any_content_type_lists(service: Service, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     assert service.client.get("/tci/sessions", headers=headers).status_code == 200

@@ -87,17 +87,13 @@ def test_list_is_newest_first_and_moves_with_executions(service: Service) -> Non
                 "execute_count": 1,
             }
             assert SESSION_ID.fullmatch(session["id"])
-            started, last, expires = (
-                moment(session[f"{name}_at"]) for name in ("started", "last_execute", "expires")
-            )
+            started, last, expires = (moment(session[f"{name}_at"]) for name in ("started", "last_execute", "expires"))
             assert started <= last < expires
             assert expires - started == dt.timedelta(hours=1)
             assert abs(dt.datetime.now(dt.UTC) - started) < dt.timedelta(minutes=2)
         assert moment(sessions[0]["started_at"]) > moment(sessions[1]["started_at"])
 
-        data = client.post("/tci/execute", json={"code": "1", "session_id": first["session_id"]}).json()[
-            "data"
-        ]
+        data = client.post("/tci/execute", json={"code": "1", "session_id": first["session_id"]}).json()["data"]
         assert data["execution"]["execute_count"] == 2
         before, after = sessions[1], listed(client)[1]
         assert after == {**before, "execute_count": 2, "last_execute_at": after["last_execute_at"]}
@@ -112,9 +108,7 @@ def test_failed_code_counts_as_an_execution(service: Service, session_id: str) -
 
 @pytest.mark.parametrize("session_id", NONSENSE.values(), ids=list(NONSENSE))
 def test_nonsense_session_is_not_found(service: Service, session_id: str) -> None:
-    assert_failure(
-        service.post({"code": "", "session_id": session_id}), 404, "session_not_found", param="session_id"
-    )
+    assert_failure(service.post({"code": "", "session_id": session_id}), 404, "session_not_found", param="session_id")
 
 
 def test_session_of_another_account_is_as_unknown_as_nonsense(
@@ -141,9 +135,7 @@ def test_session_of_another_account_with_a_bad_file_is_as_unknown(
     assert_failure(answer, 404, "session_not_found", param="session_id")
 
 
-def test_ended_session_is_not_found_and_only_its_owner_hears_why(
-    service: Service, stranger: httpx.Client
-) -> None:
+def test_ended_session_is_not_found_and_only_its_owner_hears_why(service: Service, stranger: httpx.Client) -> None:
     mark = f"1000.{uuid.uuid4().int % 10**12}"
     ended = service.run(f"import subprocess; subprocess.Popen(['sleep', '{mark}'])")["session_id"]
     assert host_runs(mark)
@@ -154,9 +146,7 @@ def test_ended_session_is_not_found_and_only_its_owner_hears_why(
     body = {"code": "", "session_id": ended}
     told = assert_failure(service.post(body), 404, "session_not_found", param="session_id")
     assert "ended on request" in told
-    told = assert_failure(
-        stranger.post("/tci/execute", json=body), 404, "session_not_found", param="session_id"
-    )
+    told = assert_failure(stranger.post("/tci/execute", json=body), 404, "session_not_found", param="session_id")
     assert "ended" not in told.replace(ended, "")
 
 
@@ -168,16 +158,12 @@ def test_dead_kernel_ends_its_session(service: Service, stranger: httpx.Client) 
     body = {"code": "", "session_id": data["session_id"]}
     told = assert_failure(service.post(body), 404, "session_not_found", param="session_id")
     assert "kernel died" in told
-    told = assert_failure(
-        stranger.post("/tci/execute", json=body), 404, "session_not_found", param="session_id"
-    )
+    told = assert_failure(stranger.post("/tci/execute", json=body), 404, "session_not_found", param="session_id")
     assert "died" not in told
     assert data["session_id"] not in [session["id"] for session in listed(service.client)]
 
 
-@pytest.mark.parametrize(
-    "files", [[], [{"name": "f", "encoding": "string", "content": "x"}]], ids=["code", "files"]
-)
+@pytest.mark.parametrize("files", [[], [{"name": "f", "encoding": "string", "content": "x"}]], ids=["code", "files"])
 def test_kernel_that_died_between_calls_is_told_soon(service: Service, files: list[dict[str, str]]) -> None:
     data = service.run("import os, threading; threading.Timer(0.3, os._exit, [1]).start()")
     time.sleep(0.8)

@@ -47,9 +47,7 @@ def frames(
 @pytest.mark.parametrize("before", [[], [b"topic"], [b"identity", b"", b"more"]])
 @pytest.mark.parametrize("after", [[], [b"buffer"], [b"", DELIMITER]])
 def test_signed_frames_are_read(before: list[bytes], after: list[bytes]) -> None:
-    assert Wire(KEY).read([*before, *frames(), *after]) == Message(
-        type="stream", parent_id="p", content=CONTENT
-    )
+    assert Wire(KEY).read([*before, *frames(), *after]) == Message(type="stream", parent_id="p", content=CONTENT)
 
 
 def test_parent_without_an_id_is_read() -> None:

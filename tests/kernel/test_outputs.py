@@ -10,6 +10,7 @@ from tci.api.models import OutputModel
 from tci.kernel.messages import Message
 from tci.kernel.outputs import Output, OutputBuffer, OutputType, clean_text, to_error, to_output
 
+BIG = 16 * 1024**2
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -115,11 +116,11 @@ def test_message_that_shows_nothing_or_is_malformed_is_no_output(given: Message)
         ({"traceback": ["[31m stays \x1b[2J\x1b[1;1Hgoes"]}, "[31m stays goes"),
         ({"traceback": [], "ename": "E", "evalue": "v"}, "E: v"),
         ({"ename": "E", "evalue": "\x1b[31mv\x1b[0m"}, "E: v"),
-        ({"ename": "E"}, "E: "),
-        ({}, "Error: "),
-        ({"traceback": None, "ename": None, "evalue": 5}, "None: 5"),
+        ({"ename": "E"}, "E"),
+        ({}, "Error"),
+        ({"traceback": None, "ename": None, "evalue": 5}, "Error"),
         ({"traceback": "not a list", "ename": "E", "evalue": "v"}, "E: v"),
-        ({"traceback": [None, 5, ["x"]]}, "None\n5\n['x']"),
+        ({"traceback": [None, 5, "x"]}, "x"),
         ({"traceback": ["a\udfffb"]}, f"a{REPLACEMENT}b"),
         ({"traceback": {"0": "x"}, "ename": "E", "evalue": "v"}, "E: v"),
     ],
@@ -153,15 +154,15 @@ def test_text_is_made_valid(text: str, clean: str) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (None, "None"),
+        (None, "null"),
         (5, "5"),
-        (True, "True"),
-        ({"a": 1}, "{'a': 1}"),
-        (["a", 1, None], "a1None"),
+        (True, "true"),
+        ({"a": 1}, '{"a": 1}'),
+        (["a", 1, None], '["a", 1, null]'),
         ([], ""),
         ("\ud800", REPLACEMENT),
         (["\ud83d", "\ude00"], "\N{GRINNING FACE}"),
-        (math.nan, "nan"),
+        (math.nan, "null"),
     ],
 )
 def test_representation_of_wrong_type_becomes_text(value: Any, shown: str) -> None:
@@ -211,7 +212,7 @@ def test_neighbouring_chunks_of_a_stream_merge_and_order_is_kept() -> None:
         error,
         Output(OutputType.STDERR, "g"),
     ]
-    buffer = OutputBuffer()
+    buffer = OutputBuffer(limit=BIG)
     for output in given:
         buffer.add(output)
     merged = (
@@ -222,7 +223,6 @@ def test_neighbouring_chunks_of_a_stream_merge_and_order_is_kept() -> None:
         shown,
         Output(OutputType.STDOUT, "f"),
         error,
-        error,
         Output(OutputType.STDERR, "g"),
     )
     assert buffer.outputs() == merged
@@ -231,7 +231,7 @@ def test_neighbouring_chunks_of_a_stream_merge_and_order_is_kept() -> None:
 
 
 def test_chunks_after_a_look_still_merge() -> None:
-    buffer = OutputBuffer()
+    buffer = OutputBuffer(limit=BIG)
     for text in ("a", "b"):
         buffer.add(Output(OutputType.STDOUT, text))
         buffer.outputs()
@@ -240,7 +240,7 @@ def test_chunks_after_a_look_still_merge() -> None:
 
 
 def test_empty_buffer_has_no_outputs_and_no_error() -> None:
-    buffer = OutputBuffer()
+    buffer = OutputBuffer(limit=BIG)
     assert buffer.outputs() == ()
     assert not buffer.has_error
     buffer.add(Output(OutputType.STDERR, "Traceback"))
@@ -250,8 +250,54 @@ def test_empty_buffer_has_no_outputs_and_no_error() -> None:
 
 
 def test_many_chunks_are_joined_quickly() -> None:
-    buffer = OutputBuffer()
+    buffer = OutputBuffer(limit=BIG)
     for _ in range(300_000):
         buffer.add(Output(OutputType.STDOUT, "0123456789"))
     [output] = buffer.outputs()
     assert output.data == "0123456789" * 300_000
+
+
+def test_output_over_the_limit_keeps_head_and_tail() -> None:
+    buffer = OutputBuffer(limit=10_000)
+    for number in range(10_000):
+        buffer.add(Output(OutputType.STDOUT, f"line {number}\n"))
+    [output] = buffer.outputs()
+    assert isinstance(output.data, str)
+    assert output.data.startswith("line 0\n")
+    assert output.data.endswith("line 9999\n")
+    assert len(output.data) < 10_200
+    kept = len(output.data) - len(output.data[output.data.index("\n[...") : output.data.index("...]\n") + 5])
+    total = sum(len(f"line {number}\n") for number in range(10_000))
+    assert buffer.left_out == total - kept
+
+
+def test_one_text_over_the_limit_is_cut_in_its_middle() -> None:
+    buffer = OutputBuffer(limit=2000)
+    buffer.add(Output(OutputType.STDOUT, "a" + "\N{GRINNING FACE}" * 5000 + "z"))
+    [output] = buffer.outputs()
+    assert isinstance(output.data, str)
+    assert (output.data[0], output.data[-1]) == ("a", "z")
+    assert len(output.data.encode()) < 2200
+    assert buffer.left_out > 17_000
+
+
+def test_display_over_the_limit_is_left_out_whole() -> None:
+    buffer = OutputBuffer(limit=2000)
+    buffer.add(Output(OutputType.DISPLAY_DATA, {"image/png": "x" * 5000}))
+    buffer.add(Output(OutputType.STDOUT, "after"))
+    assert [output.type for output in buffer.outputs()] == [OutputType.STDOUT]
+    assert buffer.left_out == 5000
+
+
+def test_conclusion_stands_above_what_the_kernel_said() -> None:
+    buffer = OutputBuffer(limit=2000)
+    buffer.add(Output(OutputType.ERROR, "KeyboardInterrupt"))
+    buffer.conclude("TimeoutError: too long")
+    assert buffer.outputs() == (Output(OutputType.ERROR, "TimeoutError: too long\nKeyboardInterrupt"),)
+
+
+def test_second_error_of_a_run_is_dropped() -> None:
+    buffer = OutputBuffer(limit=2000)
+    buffer.add(Output(OutputType.ERROR, "first"))
+    buffer.add(Output(OutputType.ERROR, "second"))
+    assert buffer.outputs() == (Output(OutputType.ERROR, "first"),)

@@ -43,9 +43,7 @@ def run(steps: list[dict[str, Any]]) -> dict[str, Any]:
                     "session_id": response.data.session_id,
                     "status": response.data.status,
                     "errors": response.data.errors,
-                    "outputs": [
-                        {"type": output.type, "data": output.data} for output in response.data.outputs
-                    ],
+                    "outputs": [{"type": output.type, "data": output.data} for output in response.data.outputs],
                 }
             )
             seen["printed"].append(f"Status: {response.data.status}")

@@ -19,17 +19,15 @@ from together import APIStatusError, Together
 SHOWN = "{type}: {data}"
 
 
-def plain(data: Any) -> Any:  # noqa: ANN401
+def plain(data: Any) -> Any:
     """Give an output's data as JSON, read through the documented attributes (`data.image_png`)."""
     if isinstance(data, str):
         return data
     fields = {field.alias or name: getattr(data, name) for name, field in type(data).model_fields.items()}
-    return {
-        mime: value for mime, value in {**fields, **(data.model_extra or {})}.items() if value is not None
-    }
+    return {mime: value for mime, value in {**fields, **(data.model_extra or {})}.items() if value is not None}
 
 
-def describe(response: Any) -> dict[str, Any]:  # noqa: ANN401
+def describe(response: Any) -> dict[str, Any]:
     """Give one answer of `execute` as JSON."""
     return {
         "model": type(response).__name__,
@@ -40,7 +38,7 @@ def describe(response: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def describe_sessions(response: Any) -> dict[str, Any]:  # noqa: ANN401
+def describe_sessions(response: Any) -> dict[str, Any]:
     """Give an answer of `sessions.list` as JSON; the SDK has made datetimes of the three times."""
     return {
         "errors": response.errors,
@@ -57,7 +55,7 @@ def describe_sessions(response: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def printed(response: Any) -> list[str]:  # noqa: ANN401
+def printed(response: Any) -> list[str]:
     """Give the lines that the documentation's loop prints."""
     lines = [f"Status: {response.data.status}"]
     lines += [SHOWN.format(type=output.type, data=output.data) for output in response.data.outputs]

@@ -190,8 +190,6 @@ def run_example(sdks: Sdks, live_service: LiveService) -> Callable[..., dict[str
     def run(sdk: str, example: str, *, form: str | None = None, key: str | None = None) -> dict[str, Any]:
         # The SDKs' own default ends in /v1; the documentation's curl commands have no prefix.
         prefix = form if form is not None else ("" if sdk == "curl" else "/v1")
-        return sdks.run(
-            sdk, example, live_service.url.rstrip("/") + prefix, live_service.key if key is None else key
-        )
+        return sdks.run(sdk, example, live_service.url.rstrip("/") + prefix, live_service.key if key is None else key)
 
     return run

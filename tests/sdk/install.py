@@ -69,17 +69,13 @@ def _only_one(cache: Path, name: str) -> Iterator[None]:
 
 
 def _run(command: list[str], cwd: Path) -> None:
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS
-    )
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS)
     if done.returncode != 0:
         message = f"{' '.join(command[:4])} ... failed: {done.stderr.strip()[-1500:]}"
         raise InstallError(message)
 
 
-def _install(
-    cache: Path, name: str, pins: Path, build: Callable[[Path], None], say: Callable[[str], None]
-) -> Path:
+def _install(cache: Path, name: str, pins: Path, build: Callable[[Path], None], say: Callable[[str], None]) -> Path:
     """Fill `cache/name` unless it was filled from the same pins by the same Python."""
     target = cache / name
     wanted = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()

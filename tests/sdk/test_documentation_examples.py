@@ -127,9 +127,7 @@ def test_variable_set_in_first_call_is_there_in_second(sdk: str, run_example: Ru
 
 @pytest.mark.parametrize("example", ["numpy_matrix", "numpy_matrix_indented"])
 @EVERY_SDK
-def test_numpy_after_pip_install_prints_matrix_and_eigenvalues(
-    sdk: str, example: str, run_example: Run
-) -> None:
+def test_numpy_after_pip_install_prints_matrix_and_eigenvalues(sdk: str, example: str, run_example: Run) -> None:
     """The example with `!pip install numpy` in front; the TypeScript page has it indented."""
     outputs = succeeded(sdk, run_example(sdk, example))
     assert {output["type"] for output in outputs} == {"stdout"}
@@ -238,9 +236,7 @@ def test_open_session_is_listed_with_five_fields(sdk: str, form: str, run_exampl
 
 @FORMS
 @EVERY_SDK
-def test_unknown_session_raises_not_found(
-    sdk: str, form: str, run_example: Run, live_service: LiveService
-) -> None:
+def test_unknown_session_raises_not_found(sdk: str, form: str, run_example: Run, live_service: LiveService) -> None:
     """The 1.x SDK has no class of its own for a 404."""
     status, body = ask(live_service, {"code": "print(1)", "session_id": UNKNOWN_SESSION}, live_service.key)
     assert (status, body["error"]["code"]) == (404, "session_not_found")
@@ -251,9 +247,7 @@ def test_unknown_session_raises_not_found(
 
 @FORMS
 @EVERY_SDK
-def test_bad_key_raises_authentication_error(
-    sdk: str, form: str, run_example: Run, live_service: LiveService
-) -> None:
+def test_bad_key_raises_authentication_error(sdk: str, form: str, run_example: Run, live_service: LiveService) -> None:
     """A key that the server does not know."""
     status, body = ask(live_service, {"code": "print(1)"}, BAD_KEY)
     assert (status, body["error"]["code"]) == (401, "invalid_api_key")
@@ -271,9 +265,7 @@ def test_bad_key_cannot_list_sessions(sdk: str, run_example: Run) -> None:
 
 
 @EVERY_SDK
-def test_file_outside_directory_raises_bad_request(
-    sdk: str, run_example: Run, live_service: LiveService
-) -> None:
+def test_file_outside_directory_raises_bad_request(sdk: str, run_example: Run, live_service: LiveService) -> None:
     """A file name that leaves the session's directory."""
     files = [{"name": "../evil.py", "encoding": "string", "content": "print(1)"}]
     status, body = ask(live_service, {"code": "print(1)", "files": files}, live_service.key)

@@ -69,15 +69,12 @@ class Wire:
             message_type = orjson.loads(header)["msg_type"]
             parent_header, body = orjson.loads(parent), _load(content)
             parent_id = parent_header.get("msg_id", "")
-            left_out = 0 if metadata == b"{}" else orjson.loads(metadata).get("tci_left_out", 0)
         # Any shape can come: a list where an object should be, numbers out of range, depth without end.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if not (isinstance(message_type, str) and isinstance(parent_id, str) and isinstance(body, dict)):
             return None
-        if not (isinstance(left_out, int) and 0 <= left_out < 2**63):
-            left_out = 0
-        return Message(type=message_type, parent_id=parent_id, content=body, left_out=left_out)
+        return Message(type=message_type, parent_id=parent_id, content=body, left_out=_left_out(metadata))
 
     def _sign(self, parts: Sequence[bytes]) -> bytes:
         mac = self._mac.copy()
@@ -91,6 +88,19 @@ def _load(content: bytes) -> Any:
         return orjson.loads(content)
     except ValueError:  # NaN, infinity or a lone surrogate, all of which Python's own JSON lets through
         return json.loads(content.decode("utf-8", "surrogatepass"))
+
+
+def _left_out(metadata: bytes) -> int:
+    if metadata == b"{}":
+        return 0
+    try:
+        match orjson.loads(metadata):
+            case {"tci_left_out": int(size)} if 0 <= size < 2**63:
+                return size
+            case _:
+                return 0
+    except ValueError:
+        return 0
 
 
 def _dump(content: dict[str, Any]) -> bytes:

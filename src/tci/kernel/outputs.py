@@ -1,12 +1,13 @@
 """From kernel messages to outputs: a pure translation, and a buffer that keeps an execution's outputs."""
 
+import io
 import itertools
 import json
 import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -30,9 +31,15 @@ MAX_JSON_DEPTH = 64
 """Deepest JSON that is passed on; what is deeper becomes null, since parsers of clients give up somewhere."""
 
 PIECE_BYTES = 128
-"""What a piece of output costs in memory beside its bytes; so a flood of tiny pieces is bounded as well."""
+"""What a piece of output costs in memory beside its bytes; so a flood of tiny displays is bounded as well."""
+
+MAX_PIECE_BYTES = 64 * 1024
+"""Longest piece of a text: what is dropped at once when there is too much."""
 
 STREAMS = {"stdout": OutputType.STDOUT, "stderr": OutputType.STDERR}
+
+TEXTS = frozenset({OutputType.STDOUT, OutputType.STDERR, OutputType.ERROR})
+"""The types whose neighbouring pieces are one output; of errors there is one at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def to_error(content: dict[str, Any]) -> Output:
         text = ": ".join(
             part for part in (content.get("ename"), content.get("evalue")) if part and isinstance(part, str)
         )
-    return Output(OutputType.ERROR, ANSI.sub("", clean_text(text)))
+    return Output(OutputType.ERROR, ANSI.sub("", clean_text(text)) or "Error")
 
 
 def clean_text(text: str) -> str:
@@ -118,26 +125,34 @@ def _clean_json(value: Any, depth: int) -> Any:
             return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
-    """A part of an output, with what it counts against the limit."""
+    """A part of an output as it is kept; of a stream or an error its text, else its bundle."""
 
-    output: Output
+    type: OutputType
     size: int
+    """Its bytes in UTF-8."""
+    text: io.StringIO | None = None
+    bundle: dict[str, Any] | None = None
+
+    def output(self) -> Output:
+        """Return the piece as an output."""
+        return Output(self.type, self.text.getvalue() if self.text else self.bundle or {})
 
 
 class OutputBuffer:
     """An execution's outputs in order of arrival, within a limit: of more, the head and the tail are kept.
 
-    Half of the limit is the head's, half the tail's, and memory stays bounded however much arrives.
+    Half of the limit is the head's, half the tail's, and memory and time stay bounded however much arrives.
     """
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._head: list[Output] = []
+        self._piece_bytes = min(MAX_PIECE_BYTES, max(limit // 16, 16))
+        self._head: list[Piece] = []
         self._head_left = limit // 2
         self._tail: deque[Piece] = deque()
-        self._tail_size = 0
+        self._tail_left = limit // 2
         self._conclusion: str | None = None
         self.left_out = 0
         """Bytes that arrived and were not kept."""
@@ -153,20 +168,12 @@ class OutputBuffer:
             if self.has_error:
                 return
             self.has_error = True
-        size = _size(output)
-        if not self._tail and size <= self._head_left:
-            self._head_left -= size
-            self._head.append(output)
+        if isinstance(output.data, dict):
+            texts = (value if isinstance(value, str) else json.dumps(value) for value in output.data.values())
+            self._add_piece(Piece(output.type, sum(len(text.encode()) for text in texts), bundle=output.data))
             return
-        if not self._tail and isinstance(output.data, str) and self._head_left > PIECE_BYTES:
-            start, rest = _split(output.data, self._head_left - PIECE_BYTES)
-            self._head.append(replace(output, data=start))
-            output = replace(output, data=rest)
-            size = _size(output)
-        self._head_left = 0
-        self._tail.append(Piece(output, size))
-        self._tail_size += size
-        self._shorten_tail()
+        for start in range(0, len(output.data), self._piece_bytes):
+            self._add_text(output.type, output.data[start : start + self._piece_bytes])
 
     def leave_out(self, size: int) -> None:
         """Count bytes that never arrived, since the sandbox itself held them back."""
@@ -178,51 +185,57 @@ class OutputBuffer:
 
     def outputs(self) -> tuple[Output, ...]:
         """Return what was kept, neighbouring pieces of one stream as one output."""
-        kept = list(self._head)
+        kept = [piece.output() for piece in self._head]
         if self.left_out:
             before = kept[-1].type if kept and kept[-1].type in STREAMS.values() else OutputType.STDOUT
             note = f"\n[... {self.left_out} bytes of output left out: the limit is {self._limit} bytes ...]\n"
             kept.append(Output(before, note))
-        kept.extend(piece.output for piece in self._tail)
+        kept.extend(piece.output() for piece in self._tail)
+        merged = list(_merged(kept))
         if self._conclusion is not None:
-            said = [str(output.data) for output in kept if output.type is OutputType.ERROR]
-            kept = [output for output in kept if output.type is not OutputType.ERROR]
-            kept.append(Output(OutputType.ERROR, "\n".join([self._conclusion, *said])))
-        return tuple(_merged(kept))
+            said = [str(output.data) for output in merged if output.type is OutputType.ERROR]
+            merged = [output for output in merged if output.type is not OutputType.ERROR]
+            merged.append(Output(OutputType.ERROR, "\n".join([self._conclusion, *said])))
+        return tuple(merged)
 
-    def _shorten_tail(self) -> None:
-        """Drop the oldest of the tail until it fits; of a text only as much as needed."""
-        while (excess := self._tail_size - self._limit // 2) > 0:
-            output, size = self._tail[0].output, self._tail[0].size
-            self._tail_size -= size
-            if isinstance(output.data, str) and size - PIECE_BYTES > excess:
-                cut, rest = _split(output.data, excess)
-                shorter = replace(output, data=rest)
-                self._tail[0] = Piece(shorter, _size(shorter))
-                self._tail_size += self._tail[0].size
-                self.left_out += len(cut.encode())
-            else:
-                self._tail.popleft()
-                self.left_out += size - PIECE_BYTES
+    def _add_text(self, kind: OutputType, text: str) -> None:
+        size = len(text.encode())
+        last = self._tail[-1] if self._tail else self._head[-1] if self._head else None
+        left = self._tail_left if self._tail else self._head_left
+        if last and last.text and last.type is kind and last.size + size <= self._piece_bytes and size <= left:
+            last.text.write(text)
+            last.size += size
+            self._spend(size)
+        else:
+            buffer = io.StringIO()
+            buffer.write(text)
+            self._add_piece(Piece(kind, size, text=buffer))
 
+    def _add_piece(self, piece: Piece) -> None:
+        cost = piece.size + PIECE_BYTES
+        if not self._tail and cost <= self._head_left:
+            self._head.append(piece)
+            self._spend(cost)
+            return
+        self._head_left = 0
+        self._tail.append(piece)
+        self._spend(cost)
+        # Whole pieces go, the oldest first: to shorten one each time would cost its length for every byte that comes.
+        while self._tail_left < 0:
+            dropped = self._tail.popleft()
+            self._tail_left += dropped.size + PIECE_BYTES
+            self.left_out += dropped.size
 
-def _size(output: Output) -> int:
-    """Return what an output counts: its bytes, and what holding a piece costs however small it is."""
-    if isinstance(output.data, str):
-        return len(output.data.encode()) + PIECE_BYTES
-    texts = (value if isinstance(value, str) else json.dumps(value) for value in output.data.values())
-    return sum(len(text.encode()) for text in texts) + PIECE_BYTES
-
-
-def _split(text: str, size: int) -> tuple[str, str]:
-    """Cut a text after at most so many bytes of UTF-8, between characters."""
-    start = text.encode()[:size].decode(errors="ignore")
-    return start, text[len(start) :]
+    def _spend(self, cost: int) -> None:
+        if self._tail:
+            self._tail_left -= cost
+        else:
+            self._head_left -= cost
 
 
 def _merged(outputs: Iterable[Output]) -> Iterator[Output]:
     for kind, group in itertools.groupby(outputs, key=lambda output: output.type):
-        if kind in STREAMS.values():
+        if kind in TEXTS:
             # Joined once: appending to a text piece by piece would cost the square of its length.
             yield Output(kind, "".join(str(output.data) for output in group))
         else:

@@ -104,7 +104,8 @@ class Runner:
 
     async def _ended(self, session: Session, task: asyncio.Task[bool], outputs: OutputBuffer) -> Verdict:
         if task.cancelled():  # somebody ended the session, or its time was over: its connection was closed
-            outputs.conclude("SessionEnded: the session ended while it ran the code.")
+            how = "expired" if session.expires_at <= dt.datetime.now(dt.UTC) else "was ended"
+            outputs.conclude(f"SessionEnded: the session {how} while it ran the code.")
             return Verdict.INTERRUPTED
         try:
             return Verdict.OK if task.result() else Verdict.ERROR

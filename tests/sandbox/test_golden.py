@@ -1,0 +1,105 @@
+"""The two jails as data, compared with files: a change of the lockdown is seen in review.
+
+`TCI_REFRESH_GOLDEN=1 pytest tests/sandbox/test_golden.py` writes the files anew.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tci.sandbox.bubblewrap_spec import Host, bwrap_arguments, environment
+from tci.sandbox.docker_spec import container_config
+from tci.sandbox.driver import Limits, SandboxSpec
+
+GOLDEN = Path(__file__).parent / "golden"
+
+SPEC = SandboxSpec(
+    sandbox_id="sbx_golden",
+    deployment="deployment1",
+    socket_directory=Path("/data/run/sbx_golden"),
+    kernel_key="key",
+    limits=Limits(
+        memory_bytes=2 * 1024**3,
+        cpus=1.5,
+        pids=256,
+        disk_bytes=1024**3,
+        shm_bytes=64 * 1024**2,
+        open_files=1024,
+        output_bytes=16 * 1024**2,
+    ),
+    preload=("numpy",),
+)
+
+HOST = Host(
+    bwrap=Path("/usr/bin/bwrap"),
+    is_root=True,
+    python=Path("/opt/python/bin/python3.11"),
+    prefix=Path("/opt/python"),
+    site_packages=Path("/opt/python/lib/python3.11/site-packages"),
+    hidden=(Path("/usr/lib/python3/dist-packages"),),
+    environment=Path("/data/environments/abc"),
+    launcher=Path("/src/launcher.py"),
+)
+
+ALIASES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+"""Links into /usr, which differ from one Debian to the next."""
+
+
+def test_container_config_is_the_golden_one() -> None:
+    config = container_config(SPEC, image="tci-sandbox:golden")
+    config["Env"].sort()
+    compare("container_config", config)
+
+
+def test_container_config_names_the_runtime_that_is_set() -> None:
+    assert container_config(SPEC, image="x", runtime="runsc")["HostConfig"]["Runtime"] == "runsc"
+    assert "Runtime" not in container_config(SPEC, image="x")["HostConfig"]
+
+
+@pytest.mark.parametrize(("name", "is_root"), [("bwrap_root", True), ("bwrap_user", False)])
+def test_bwrap_arguments_are_the_golden_ones(name: str, is_root: bool) -> None:
+    arguments = bwrap_arguments(SPEC, host=host(is_root=is_root), info_descriptor=9, block_descriptor=10)
+    compare(name, by_option(arguments))
+
+
+def test_bwrap_arguments_share_no_host_directory_for_writing() -> None:
+    for is_root in (True, False):
+        arguments = bwrap_arguments(SPEC, host=host(is_root=is_root), info_descriptor=9, block_descriptor=10)
+        assert {"--bind", "--bind-try", "--dev-bind", "--dev-bind-try", "--share-net"}.isdisjoint(arguments)
+        assert str(SPEC.socket_directory) not in " ".join(arguments)
+
+
+def test_environment_is_the_golden_one() -> None:
+    compare(
+        "bwrap_environment",
+        environment(SPEC, listeners={"shell": 5, "iopub": 6, "control": 7}, limit_data=False),
+    )
+
+
+def compare(name: str, found: Any) -> None:
+    """Compare with a golden file, or write it where that is asked for."""
+    file = GOLDEN / f"{name}.json"
+    text = json.dumps(found, indent=2, sort_keys=isinstance(found, dict)) + "\n"
+    if os.environ.get("TCI_REFRESH_GOLDEN") == "1":
+        GOLDEN.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text(), f"{name} differs; TCI_REFRESH_GOLDEN=1 accepts the change"
+
+
+def host(*, is_root: bool) -> Host:
+    """Return the host, started by root or not."""
+    fields = {name: getattr(HOST, name) for name in Host.__slots__}
+    return Host(**fields | {"is_root": is_root})
+
+
+def by_option(arguments: list[str]) -> list[str]:
+    """Return one line for each option, in order, without what differs from one Debian to the next."""
+    options: list[list[str]] = []
+    for argument in arguments:
+        if argument.startswith("--") or not options:
+            options.append([])
+        options[-1].append(argument)
+    return [" ".join(words) for words in options if words[-1] not in ALIASES]
