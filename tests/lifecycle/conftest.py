@@ -1,6 +1,7 @@
 """What a service leaves behind, and starts that must fail."""
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -16,6 +17,9 @@ import pytest
 from tests.conftest import Service, docker_answers
 from tests.sandbox import processes
 from tests.storage import servers
+
+END_SECONDS = 25
+"""How long a start that must fail may take; two seconds are usual."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,17 @@ def is_harmless(line: str) -> bool:
 def failing_start(environment: dict[str, str], **settings: object) -> FailedStart:
     """Start a service that must end by itself."""
     changed = environment | {f"TCI_{name.upper()}": str(value) for name, value in settings.items()}
+    home = Path(changed["HOME"])
+    before = processes.in_directory(home)
     command = [sys.executable, "-m", "tci", "serve"]
-    result = subprocess.run(
-        command, env=changed, capture_output=True, text=True, timeout=60, check=False, cwd=changed["HOME"]
-    )
+    try:
+        result = subprocess.run(
+            command, env=changed, capture_output=True, text=True, timeout=END_SECONDS, check=False, cwd=home
+        )
+    except subprocess.TimeoutExpired as late:
+        for pid in processes.in_directory(home) - before:
+            os.kill(pid, signal.SIGKILL)
+        pytest.fail(f"the service neither served nor ended: {late.stderr!r}")
     return FailedStart(result.returncode, result.stdout + result.stderr)
 
 
