@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import structlog
 from fastapi import FastAPI
 
-from tci.api import failure, middleware, routes
+from tci.api import document, failure, middleware, routes
 from tci.kernel.client import open_context
 from tci.paths import short_path
 from tci.sandbox.choose import choose, open_driver
@@ -108,8 +108,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     failure.install(app)
     app.include_router(routes.health)
-    app.include_router(routes.router)
+    app.include_router(routes.router, responses=document.FAILURES)
     app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    document.install(app)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(middleware.OneSlash)
     app.add_middleware(middleware.RequestId)

@@ -1,5 +1,6 @@
 """What holds for every message, every output and every request, whatever is in it."""
 
+import itertools
 import json
 import math
 import os.path
@@ -17,7 +18,7 @@ from tci.kernel.outputs import Output, OutputBuffer, OutputType, to_error, to_ou
 from tests.kernel.hostile import signed
 
 KEY = "the kernel's key"
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=30)
 """Lone surrogates and NUL included."""
@@ -66,7 +67,8 @@ def test_request_is_read_as_it_was_written(content: dict[str, Any], buffers: lis
     assert message is not None
     assert (message.type, message.parent_id) == ("execute_request", "")
     assert message_id == orjson.loads(frames[2])["msg_id"]
-    assert same(message.content, finite(content) if b"NaN" not in frames[5] and b"Inf" not in frames[5] else content)
+    # Where orjson wrote it, what is no number of JSON's is null; an integer of more than 64 bits became a float.
+    assert same(small(message.content), small(content)) or same(small(message.content), small(finite(content)))
     assert Wire("another key").read(frames) is None
 
 
@@ -134,7 +136,7 @@ def assert_output(output: Output) -> None:
     assert orjson.loads(sent) is not None
 
 
-@settings(EXAMPLES, max_examples=400)
+@settings(EXAMPLES, max_examples=120)
 @given(TYPES, CONTENTS)
 def test_any_content_is_a_valid_output_or_none(kind: str, content: dict[str, Any]) -> None:
     output = to_output(Message(type=kind, parent_id="p", content=content))
@@ -201,7 +203,7 @@ def test_buffer_keeps_no_more_than_its_limit_and_counts_the_rest(outputs: list[O
     given_bytes = sum(weight(output) for output in outputs) - sum(map(weight, errors[1:]))
     assert sum(map(weight, kept)) - noted + buffer.left_out == given_bytes
     assert buffer.has_error is bool(errors)
-    for before, after in zip(kept, kept[1:], strict=False):
+    for before, after in itertools.pairwise(kept):
         assert before.type is not after.type or isinstance(before.data, dict), "neighbours of one stream are one"
 
 
@@ -297,7 +299,7 @@ def assert_inside(name: str) -> None:
     name.encode()
 
 
-@settings(EXAMPLES, max_examples=300)
+@settings(EXAMPLES, max_examples=120)
 @given(FIELDS | JSON)
 def test_any_json_is_a_request_or_refused(body: Any) -> None:
     if request := parsed(python_json(body)):
@@ -327,7 +329,7 @@ def test_deep_request_is_a_request_or_refused(place: str, depth: int) -> None:
 PARTS = st.sampled_from(["", ".", "..", "...", "a", "~", "\\", " ", "\0", "\ud800", "\N{SNOWMAN}", "x" * 300, "a.b"])
 
 
-@settings(EXAMPLES, max_examples=400)
+@settings(EXAMPLES, max_examples=120)
 @given(st.lists(PARTS | ANY_TEXT, max_size=6).map("/".join))
 def test_accepted_file_name_never_leaves_the_directory(name: str) -> None:
     file = {"name": name, "encoding": "string", "content": ""}

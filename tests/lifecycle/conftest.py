@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -117,6 +118,7 @@ def end_sandbox(driver: str, data_dir: Path, sandbox_id: str) -> None:
     else:
         state = json.loads((data_dir / "run" / sandbox_id / "sandbox.json").read_text())
         subprocess.run(["kill", "-9", str(state["pid"])], check=True)
+        shutil.rmtree(data_dir / "run" / sandbox_id)  # without it the end is its kernel's, not a loss
 
 
 @pytest.fixture(scope="session")

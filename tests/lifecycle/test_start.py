@@ -101,12 +101,8 @@ def test_redis_url_that_is_none_is_refused(environment: dict[str, str]) -> None:
     refused(failing_start(environment, redis_url="nonsense"), "^tci: .*TCI_REDIS_URL")
 
 
-@pytest.mark.parametrize(
-    "url", ["postgresql://u:pass-word@127.0.0.1:9/tci", "postgresql://tci@/tci?host=/nonexistent"]
-)
-def test_database_that_does_not_answer_is_refused_without_its_password(
-    environment: dict[str, str], url: str
-) -> None:
+@pytest.mark.parametrize("url", ["postgresql://u:pass-word@127.0.0.1:9/tci", "postgresql://tci@/tci?host=/nonexistent"])
+def test_database_that_does_not_answer_is_refused_without_its_password(environment: dict[str, str], url: str) -> None:
     start = failing_start(environment, database_url=url)
     refused(start, r"^tci: The database .* does not answer .* Check TCI_DATABASE_URL\.$")
     assert "pass-word" not in start.said

@@ -142,11 +142,7 @@ def test_sandbox_not_ready_in_time_leaves_nothing(start_service: Start, seconds:
     after = leftovers(service.data_dir)
     tidy(set(after) - set(before))
     assert after == before
-    assert (
-        rows(service.data_dir, "SELECT * FROM sessions")
-        == rows(service.data_dir, "SELECT * FROM ledger")
-        == []
-    )
+    assert rows(service.data_dir, "SELECT * FROM sessions") == rows(service.data_dir, "SELECT * FROM ledger") == []
 
 
 def tidy(left: set[str]) -> None:

@@ -29,7 +29,7 @@ health = APIRouter(tags=["Operation"])
 REQUEST_SCHEMA = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ExecuteRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExecuteRequest"}}},
     }
 }
 

@@ -79,11 +79,17 @@ class KernelClient:
         await self._shell.send_multipart(frames)
         loop = asyncio.get_running_loop()
         reply_task = loop.create_task(self._reply(self._shell, request_id))
+        reply_task.add_done_callback(lambda _: _limit(patience, loop.time() + LATE_OUTPUT_SECONDS))
         try:
             async with asyncio.timeout(None) as patience:
-                # From the reply on, `idle` is waited for a moment, no longer.
-                reply_task.add_done_callback(lambda _: _limit(patience, loop.time() + LATE_OUTPUT_SECONDS))
-                await self._collect(request_id, outputs)
+                # From the reply on, the next message is waited for a moment, no longer, until it is `idle`.
+                async for message in self._published(request_id):
+                    if reply_task.done():
+                        patience.reschedule(loop.time() + LATE_OUTPUT_SECONDS)
+                    if message.left_out:
+                        outputs.leave_out(message.left_out)
+                    if output := to_output(message):
+                        outputs.add(output)
             async with asyncio.timeout(LATE_OUTPUT_SECONDS):
                 reply = await reply_task
         except TimeoutError:
@@ -103,8 +109,9 @@ class KernelClient:
         """
         reply = await self._control("put_request", {"names": list(files)}, tuple(files.values()))
         if reply.content.get("status") != "ok":
-            message = f"The file can't be written: {reply.content.get('evalue', 'unknown reason')}"
-            raise InvalidFile(message, param="files")
+            reason = reply.content.get("evalue")
+            reason = reason[:500] if isinstance(reason, str) else "unknown reason"
+            raise InvalidFile(f"The file can't be written: {reason}", param="files")
 
     async def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code that runs, if any runs."""
@@ -113,15 +120,16 @@ class KernelClient:
     async def _wait_until_subscribed(self) -> None:
         # What is published before the kernel knows of the subscription is lost, `idle` included.
         while not self._is_subscribed:
-            message = self._wire.read(await self._iopub.recv_multipart())
+            message = await self._receive(self._iopub)
             self._is_subscribed = message is not None and self._is_welcome(message)
 
     def _is_welcome(self, message: Message) -> bool:
         return message.type == WELCOME and message.content.get("subscription") == self._subscription
 
-    async def _collect(self, request_id: str, outputs: OutputBuffer) -> None:
+    async def _published(self, request_id: str) -> AsyncIterator[Message]:
+        """Give the messages that the request's run publishes until the kernel is idle; raises MessageLost."""
         while True:
-            message = self._wire.read(await self._iopub.recv_multipart())
+            message = await self._receive(self._iopub)
             if message is None:
                 continue
             if self._is_welcome(message):
@@ -130,16 +138,21 @@ class KernelClient:
                 continue
             if message.type == "status" and message.content.get("execution_state") == "idle":
                 return
-            if message.left_out:
-                outputs.leave_out(message.left_out)
-            if output := to_output(message):
-                outputs.add(output)
+            yield message
 
     async def _reply(self, socket: zmq.asyncio.Socket, request_id: str) -> Message:
         while True:
-            message = self._wire.read(await socket.recv_multipart())
+            message = await self._receive(socket)
             if message is not None and message.parent_id == request_id:
                 return message
+
+    async def _receive(self, socket: zmq.asyncio.Socket) -> Message | None:
+        """Return the next message, or None for what is none."""
+        frames = await socket.recv_multipart()
+        # With a message there already, the line above never gives way: a flood would stop every other session, and
+        # its own deadline.
+        await asyncio.sleep(0)
+        return self._wire.read(frames)
 
     async def _control(self, message_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = ()) -> Message:
         socket = self._connect(zmq.DEALER, "control")

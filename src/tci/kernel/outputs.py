@@ -33,6 +33,12 @@ MAX_JSON_DEPTH = 64
 PIECE_BYTES = 128
 """What a piece of output costs in memory beside its bytes; so a flood of tiny displays is bounded as well."""
 
+VALUE_BYTES = 128
+"""What a value in a bundle costs in memory beside its text."""
+
+MAX_MIME_CHARACTERS = 255
+"""Longest media type that is passed on; RFC 6838 allows 127 for each of its two parts."""
+
 MAX_PIECE_BYTES = 64 * 1024
 """Longest piece of a text: what is dropped at once when there is too much."""
 
@@ -60,7 +66,8 @@ def to_output(message: Message) -> Output | None:
         case "stream", {"name": str(name), "text": str(text)} if name in STREAMS:
             return Output(STREAMS[name], clean_text(text)) if text else None
         case ("display_data" | "execute_result") as kind, {"data": dict(data)}:
-            return Output(OutputType(kind), _bundle(data))
+            bundle = _bundle(data)
+            return Output(OutputType(kind), bundle) if bundle else None
         case "error", _:
             return to_error(content)
         case _:
@@ -92,6 +99,8 @@ def _bundle(data: dict[str, Any]) -> dict[str, Any]:
     """Return a MIME bundle as documented: objects for JSON types, strings for all others, never lists of lines."""
     bundle: dict[str, Any] = {}
     for mime, value in data.items():
+        if len(mime) > MAX_MIME_CHARACTERS:
+            continue
         if not (mime == "application/json" or mime.endswith("+json")):
             bundle[clean_text(mime)] = _text(value)
         elif isinstance(value, dict) and (cleaned := _clean_json(value, MAX_JSON_DEPTH)) is not None:
@@ -132,6 +141,8 @@ class Piece:
     type: OutputType
     size: int
     """Its bytes in UTF-8."""
+    extra: int = PIECE_BYTES
+    """What it costs in memory beside them."""
     text: io.StringIO | None = None
     bundle: dict[str, Any] | None = None
 
@@ -170,7 +181,8 @@ class OutputBuffer:
             self.has_error = True
         if isinstance(output.data, dict):
             texts = (value if isinstance(value, str) else json.dumps(value) for value in output.data.values())
-            self._add_piece(Piece(output.type, sum(len(text.encode()) for text in texts), bundle=output.data))
+            size = sum(len(text.encode()) for text in texts)
+            self._add_piece(Piece(output.type, size, extra=_weight(output.data), bundle=output.data))
             return
         for start in range(0, len(output.data), self._piece_bytes):
             self._add_text(output.type, output.data[start : start + self._piece_bytes])
@@ -212,7 +224,7 @@ class OutputBuffer:
             self._add_piece(Piece(kind, size, text=buffer))
 
     def _add_piece(self, piece: Piece) -> None:
-        cost = piece.size + PIECE_BYTES
+        cost = piece.size + piece.extra
         if not self._tail and cost <= self._head_left:
             self._head.append(piece)
             self._spend(cost)
@@ -223,7 +235,7 @@ class OutputBuffer:
         # Whole pieces go, the oldest first: to shorten one each time would cost its length for every byte that comes.
         while self._tail_left < 0:
             dropped = self._tail.popleft()
-            self._tail_left += dropped.size + PIECE_BYTES
+            self._tail_left += dropped.size + dropped.extra
             self.left_out += dropped.size
 
     def _spend(self, cost: int) -> None:
@@ -231,6 +243,17 @@ class OutputBuffer:
             self._tail_left -= cost
         else:
             self._head_left -= cost
+
+
+def _weight(value: Any) -> int:
+    """Return what a bundle costs beside its texts: its names, and for each value what Python needs to hold it."""
+    match value:
+        case dict():
+            return sum(len(name) + _weight(item) for name, item in value.items()) + VALUE_BYTES
+        case list():
+            return sum(_weight(item) for item in value) + VALUE_BYTES
+        case _:
+            return VALUE_BYTES
 
 
 def _merged(outputs: Iterable[Output]) -> Iterator[Output]:

@@ -135,11 +135,13 @@ class Runner:
             async with asyncio.timeout(self._settings.grace_seconds):
                 await kernel.interrupt()
                 await asyncio.wait({task})
+            has_stopped = task.cancelled() or task.exception() is None
         except (TimeoutError, KernelFailed):
+            has_stopped = False
+        if not has_stopped:  # or what it says can't be read any more
             task.cancel()
             await self._end(session, reason)
-            return False
-        return True
+        return has_stopped
 
     async def _require_life(self, session: Session) -> None:
         """Raise SessionNotFound if the sandbox died between two calls: the code must not meet a blank kernel."""
