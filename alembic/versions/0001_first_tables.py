@@ -1,8 +1,11 @@
 """First tables: accounts, keys, sessions, ledger."""
 
+import datetime as dt
+
 import sqlalchemy as sa
 
 from alembic import op
+from tci.ids import random_text
 from tci.storage.tables import Amount, UtcDateTime
 
 revision = "0001"
@@ -13,12 +16,14 @@ depends_on = None
 
 def upgrade() -> None:
     """Create every table."""
-    op.create_table(
+    deployment = op.create_table(
         "deployment",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_deployment"),
     )
+    # Made here, where only one process can: replicas that start together must agree on it.
+    op.bulk_insert(deployment, [{"id": random_text(12), "created_at": dt.datetime.now(dt.UTC)}])
     op.create_table(
         "accounts",
         sa.Column("id", sa.Integer, nullable=False),

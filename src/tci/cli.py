@@ -1,12 +1,17 @@
 """The command line: a second front door to the same objects."""
 
 import asyncio
+import fcntl
 import signal
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 import uvicorn
+from pydantic import ValidationError
 
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
@@ -17,6 +22,7 @@ from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import migrate as migrate_database
 from tci.storage.database import open_database, require_current_schema
+from tci.storage.lease_store import open_redis
 from tci.storage.session_store import EndReason
 
 DEFAULT_ACCOUNT = "default"
@@ -36,6 +42,9 @@ def main() -> None:
         app()
     except SetupError as error:
         sys.exit(f"tci: {error}")
+    except ValidationError as error:  # the settings are the only model that the command line fills
+        first = error.errors()[0]
+        sys.exit(f"tci: TCI_{str(first['loc'][0]).upper()}: {first['msg']}")
 
 
 @app.command()
@@ -61,9 +70,39 @@ def serve() -> None:
     # uvicorn raises the signal that stopped it once more at its end; by then all is closed, and that is success.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0 if api.state.is_clean else 1))
-    server.run()
+    with _only_one(settings), _listening(settings) as listener:
+        server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """Hold the data directory's lock: two services on one embedded database would end each other's sessions."""
+    if not settings.is_embedded:
+        yield
+        return
+    with (settings.data_dir / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"Another 'tci serve' uses {settings.data_dir}. Set TCI_DATA_DIR to another one."
+            ) from None
+        yield
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """Take the address before anything else is opened: a service that can't serve must not touch the sessions."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        address = f"{settings.host}:{settings.port}"
+        raise SetupError(f"Can't listen on {address}: {error.strerror}. Set TCI_HOST or TCI_PORT.") from error
+    with listener:
+        yield listener
 
 
 async def _check(settings: Settings) -> None:
@@ -73,6 +112,9 @@ async def _check(settings: Settings) -> None:
         if settings.bootstrap_api_key:
             value = settings.bootstrap_api_key.get_secret_value()
             await AccountStore(engine).create_key(DEFAULT_ACCOUNT, value=value)
+    if settings.redis_url is not None:
+        async with open_redis(settings):
+            pass
     async with choose.open_driver(settings, deployment=""):
         pass
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(None, description="Redis URL; empty: an embedded Valkey in TCI_DATA_DIR.")
     sandbox: SandboxChoice = Field(SandboxChoice.AUTO, description="Driver: auto, docker or bubblewrap.")
     bootstrap_api_key: SecretStr | None = Field(None, description="A key of this value is made at start-up.")
-    log_level: str = Field("info", description="Least level that is logged: debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged: debug, info, warning or error."
+    )
 
     max_body_bytes: int = Field(64 * MIB, gt=0, description="Largest request body, in bytes.")
     session_ttl_seconds: int = Field(3600, gt=0, description="Life of a session from its start, in seconds.")

@@ -45,7 +45,7 @@ ORDINARY = (
     Case("upload", "print(open('in/data.txt').read())", files={"in/data.txt": "NONCE"}),
     Case("command", "!echo NONCE"),
     Case("exception", "print('NONCE')\n1 / 0", ERROR, types=("stdout", "error")),
-    Case("syntax_error", "print('NONCE'", ERROR, shows="SyntaxError", types=("error",)),
+    Case("syntax_error", "def f(:", ERROR, shows="SyntaxError", types=("error",)),
     Case("stderr", "import sys\nprint('NONCE', file=sys.stderr)", types=("stderr",)),
     Case("async", "import asyncio\nasync def main(): print('NONCE')\nasyncio.run(main())"),
     Case("large_output", "print('NONCE' + 'x' * 200_000)"),
@@ -71,6 +71,14 @@ SWALLOW = "import time\nwhile True:\n    try: time.sleep(100)\n    except BaseEx
 HOSTILE = (
     Case("exit", "print('NONCE')\nexit()", DIED, types=("stdout", "error"), ends_session=True),
     Case("os_exit", "import os\nos._exit(7)", DIED, "KernelDied", ("error",), ends_session=True),
+    Case(
+        "exit_with_child",
+        "import os, subprocess\nx = subprocess.Popen(['sleep', '1000'])\nos._exit(7)",
+        DIED,
+        "KernelDied",
+        ("error",),
+        ends_session=True,
+    ),
     Case("segfault", "import ctypes\nctypes.string_at(0)", DIED, "KernelDied", ("error",), ends_session=True),
     Case("kill", "import os\nos.kill(os.getpid(), 9)", DIED, "KernelDied", ("error",), ends_session=True),
     Case(

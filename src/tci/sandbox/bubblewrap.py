@@ -19,7 +19,7 @@ from tci.kernel.launcher import CHANNELS
 from tci.paths import short_path
 from tci.sandbox.bubblewrap_spec import bwrap_arguments, environment
 from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup
-from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage
+from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage, finish
 from tci.sandbox.environment import describe_host, environment_directory, is_prepared
 from tci.settings import Settings
 
@@ -27,9 +27,6 @@ STATE = "sandbox.json"
 
 KILLED = 128 + signal.SIGKILL
 """Exit status of bwrap where its child was killed outright."""
-
-START_SECONDS = 10.0
-"""How long bwrap may take to make its namespaces; 18 ms is usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,13 @@ class Record:
     """Process 1 of the sandbox, as the host counts; killing it ends all that runs in its namespace."""
     start_time: int
     """When it started, in clock ticks since boot: a pid may be given again, this pair is not."""
+    monitor_pid: int
+    """The bwrap outside, which ends with the kernel, while process 1 goes on as long as anything runs in there."""
+    monitor_start_time: int
+
+    def is_alive(self) -> bool:
+        """Whether the kernel still runs."""
+        return _start_time(self.pid) == self.start_time and _start_time(self.monitor_pid) == self.monitor_start_time
 
 
 class BubblewrapDriver(SandboxDriver):
@@ -68,19 +72,19 @@ class BubblewrapDriver(SandboxDriver):
         spec.socket_directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec.socket_directory.mkdir(mode=0o700)
         try:
-            async with asyncio.timeout(START_SECONDS):
-                await asyncio.to_thread(self._start, spec)
-        except (OSError, ValueError, KeyError, TimeoutError) as error:
+            await finish(asyncio.to_thread(self._start, spec))
+        except BaseException as error:
             await self.destroy(spec.sandbox_id)
-            message = f"bubblewrap could not start sandbox {spec.sandbox_id}: {error}"
-            raise SandboxFailed(message) from error
+            if isinstance(error, (OSError, ValueError, KeyError)):
+                raise SandboxFailed(f"bubblewrap could not start sandbox {spec.sandbox_id}: {error}") from error
+            raise
 
     @override
     async def inspect(self, sandbox_id: str) -> SandboxStatus | None:
         record = self._record(sandbox_id)
         if record is None:
             return None
-        if _start_time(record.pid) == record.start_time:
+        if record.is_alive():
             return SandboxStatus(is_running=True)
         child = self._children.get(sandbox_id)
         is_out_of_memory = cgroup_named(sandbox_id).has_killed() if self._has_cgroups else False
@@ -92,7 +96,7 @@ class BubblewrapDriver(SandboxDriver):
     @override
     async def usage(self, sandbox_id: str) -> Usage | None:
         record = self._record(sandbox_id)
-        if record is None or _start_time(record.pid) != record.start_time:
+        if record is None or not record.is_alive():
             return None
         return cgroup_named(sandbox_id).usage() if self._has_cgroups else _usage_of_tree(record.pid)
 
@@ -106,7 +110,8 @@ class BubblewrapDriver(SandboxDriver):
         child = self._children.pop(sandbox_id, None)
         if child is not None:
             if record is None:  # it failed before it could be written down
-                child.kill()
+                for pid in (*_children_of(child.pid), child.pid):
+                    _kill(pid)
             await asyncio.to_thread(child.wait)
         if self._has_cgroups:
             await asyncio.to_thread(cgroup_named(sandbox_id).remove)
@@ -153,7 +158,13 @@ class BubblewrapDriver(SandboxDriver):
                 os.close(info_write)
             for listener in listeners.values():
                 listener.close()
-        record = Record(deployment=spec.deployment, pid=pid, start_time=_start_time(pid) or 0)
+        record = Record(
+            deployment=spec.deployment,
+            pid=pid,
+            start_time=_start_time(pid) or 0,
+            monitor_pid=child.pid,
+            monitor_start_time=_start_time(child.pid) or 0,
+        )
         temporary = spec.socket_directory / f"{STATE}.part"
         temporary.write_text(json.dumps(asdict(record)))
         temporary.rename(spec.socket_directory / STATE)
@@ -161,7 +172,7 @@ class BubblewrapDriver(SandboxDriver):
     def _record(self, sandbox_id: str) -> Record | None:
         try:
             return Record(**json.loads((self._run_dir / sandbox_id / STATE).read_text()))
-        except FileNotFoundError:
+        except (OSError, ValueError, TypeError):  # none, or one that a crash cut short
             return None
 
 
@@ -237,12 +248,16 @@ def _usage_of_tree(pid: int) -> Usage | None:
             ticks += sum(int(field) for field in fields[11:15])  # its own and its ended children's time
             status = Path(f"/proc/{current}/status").read_text()
             peak += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-            for children in Path(f"/proc/{current}/task").glob("*/children"):
-                pending += [int(child) for child in children.read_text().split()]
+            pending += _children_of(current)
     except (FileNotFoundError, ProcessLookupError):
         if not ticks:
             return None
     return Usage(cpu=dt.timedelta(seconds=ticks / os.sysconf("SC_CLK_TCK")), peak_memory_bytes=peak)
+
+
+def _children_of(pid: int) -> list[int]:
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
 
 
 def _kill(pid: int) -> None:

@@ -20,7 +20,7 @@ from tci.sandbox.docker_spec import (
     container_config,
     container_name,
 )
-from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage
+from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage, finish
 from tci.sandbox.socket_directory import (
     make_socket_directory,
     remove_socket_directory,
@@ -85,12 +85,15 @@ class DockerDriver(SandboxDriver):
         make_socket_directory(spec.socket_directory)
         config = container_config(spec, image=self._image, runtime=self._runtime)
         try:
-            with _translated(f"start sandbox {spec.sandbox_id}"):
-                container = await self._engine.containers.create(config, name=container_name(spec.sandbox_id))
-                await container.start()
+            await finish(self._start(spec.sandbox_id, config))
         except BaseException:
             await self.destroy(spec.sandbox_id)
             raise
+
+    async def _start(self, sandbox_id: str, config: dict[str, Any]) -> None:
+        with _translated(f"start sandbox {sandbox_id}"):
+            container = await self._engine.containers.create(config, name=container_name(sandbox_id))
+            await container.start()
 
     @override
     async def seal(self, spec: SandboxSpec) -> None:

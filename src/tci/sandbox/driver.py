@@ -1,10 +1,12 @@
 """The contract of a sandbox driver: four verbs. `tests/sandbox/test_driver_contract.py` runs on every driver."""
 
+import asyncio
 import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 Progress = Callable[[str], None]
 """Is told, line by line, how far a long step is."""
@@ -60,6 +62,20 @@ class SandboxStatus:
     is_running: bool
     exit_code: int | None = None
     is_out_of_memory: bool = False
+
+
+async def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Let work come to its end although it is cancelled, and only then raise the cancellation.
+
+    A launch that is cut in the middle leaves what nobody knows of: a request that the engine still carries out, a
+    process that was not written down.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 class SandboxDriver(ABC):

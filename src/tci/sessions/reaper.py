@@ -92,4 +92,8 @@ async def _repeat(name: str, body: Callable[[], Awaitable[None]], interval: floa
         except Exception:
             # A loop that died would leave a server that answers and never ends a session.
             log.exception("Background pass failed", loop=name)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # redis-py swallows a cancellation that arrives while it reads; this loop would then never end.
+            raise asyncio.CancelledError
         await asyncio.sleep(interval)

@@ -6,6 +6,7 @@ import hmac
 from dataclasses import dataclass
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tci.ids import new_api_key
@@ -64,12 +65,23 @@ class AccountStore:
         A given value that is a key already is left as it is, revoked or not.
         """
         key = value or new_api_key()
+        try:
+            return await self._create_key(account, key)
+        except IntegrityError:  # another process has just made the account, or this very key
+            return await self._create_key(account, key)
+
+    async def _create_key(self, account: str, key: str) -> str:
         now = dt.datetime.now(dt.UTC)
         async with self._engine.begin() as db:
-            if value and (await db.execute(select(api_keys.c.id).where(api_keys.c.digest == _digest(key)))).first():
+            if (await db.execute(select(api_keys.c.id).where(api_keys.c.digest == _digest(key)))).first():
                 return key
             account_id = await _account_id(db, account, now)
-            row = {"account_id": account_id, "prefix": key[:PREFIX_LENGTH], "digest": _digest(key), "created_at": now}
+            row = {
+                "account_id": account_id,
+                "prefix": key[: min(PREFIX_LENGTH, len(key) // 4)],
+                "digest": _digest(key),
+                "created_at": now,
+            }
             await db.execute(insert(api_keys).values(row))
         return key
 

@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -21,7 +21,10 @@ from tci.settings import Settings
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
     """Open the database for as long as the block lasts; raises SetupError where it can't be reached."""
-    engine = create_engine(settings)
+    try:
+        engine = create_engine(settings)
+    except (ArgumentError, ModuleNotFoundError, ValueError) as error:
+        raise SetupError(f"TCI_DATABASE_URL can't be used: {error}") from error
     try:
         async with engine.connect():
             pass

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -26,40 +27,46 @@ START_SECONDS = 10.0
 
 @asynccontextmanager
 async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
-    """Connect to the data directory's server; the first process to come starts it, and stops it at its end.
+    """Connect to the data directory's server; who finds none starts it, and the last of its users stops it.
 
-    A lock on a file says who owns the server. The system frees it when its holder dies, so a server that
-    outlived a killed service is adopted by the next one.
+    Its users hold a shared lock, which the system frees when one dies: a server that outlived a killed service
+    is adopted by the next one.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (once, at start-up)
-    with short_path(data_dir) as short, (data_dir / "redis.lock").open("w") as lock:
+    with short_path(data_dir) as short, (data_dir / "redis.lock").open("w") as users:
         client = Redis(unix_socket_path=f"{short}/{SOCKET}", client_name="tci")
         # The client's own patience, retries over seconds, is not wanted while the server starts or stops.
         probe = Redis(unix_socket_path=f"{short}/{SOCKET}", retry=Retry(NoBackoff(), 0))
-        is_owner = _try_lock(lock.fileno())
-        process: subprocess.Popen[bytes] | None = None
-        give_up = time.monotonic() + START_SECONDS
-        while not await _answers(probe):
-            # The owner may be on its way out, its server gone already: then this one is the next.
-            is_owner = is_owner or _try_lock(lock.fileno())
-            if is_owner and process is None:
-                process = await _start(data_dir)
-            if time.monotonic() > give_up:
-                message = "The embedded Valkey server did not start. Set TCI_REDIS_URL to use a server of your own."
-                raise SetupError(message)
-            await asyncio.sleep(0.01)
+        process = await _join(data_dir, users, probe)
         try:
             yield client
         finally:
-            if is_owner:
+            if _try_lock(users):  # nobody else uses it
                 await _stop(probe, process)
             await probe.aclose()
             await client.aclose()
 
 
-def _try_lock(descriptor: int) -> bool:
+async def _join(data_dir: Path, users: IO[str], probe: Redis) -> subprocess.Popen[bytes] | None:
+    """Become a user of a server that answers; start it if this is the only one."""
+    process: subprocess.Popen[bytes] | None = None
+    give_up = time.monotonic() + START_SECONDS
+    if _try_lock(users) and not await _answers(probe):
+        process = await _start(data_dir)
+    while not await _answers(probe):
+        # It may be on its way out with its last user: then this one is the next to start it.
+        if process is None and _try_lock(users):
+            process = await _start(data_dir)
+        if time.monotonic() > give_up:
+            raise SetupError("The embedded Valkey server did not start. Set TCI_REDIS_URL to use a server of your own.")
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(fcntl.flock, users, fcntl.LOCK_SH)
+    return process
+
+
+def _try_lock(file: IO[str]) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

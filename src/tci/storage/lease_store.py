@@ -42,7 +42,10 @@ async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
 def _connect(settings: Settings) -> AbstractAsyncContextManager[Redis]:
     if settings.redis_url is None:
         return open_embedded_redis(settings.data_dir)
-    return Redis.from_url(settings.redis_url.get_secret_value(), client_name="tci", socket_timeout=5)
+    try:
+        return Redis.from_url(settings.redis_url.get_secret_value(), client_name="tci", socket_timeout=5)
+    except ValueError as error:
+        raise SetupError(f"TCI_REDIS_URL can't be used: {error}") from error
 
 
 class LeaseStore:

@@ -8,7 +8,6 @@ from enum import StrEnum
 from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tci.ids import random_text
 from tci.storage.tables import accounts, deployment, ledger, sessions
 
 
@@ -19,7 +18,7 @@ class EndReason(StrEnum):
     ENDED = "was ended on request"
     SHUTDOWN = "ended with the service"
     TIMEOUT = "ended: time limit"
-    CLIENT_LEFT = "ended: its caller left and the code did not stop"
+    CLIENT_LEFT = "ended: its caller left"
     OUTPUT_LIMIT = "ended: one output was far over the limit"
     OUT_OF_MEMORY = "ended: out of memory"
     KERNEL_DIED = "ended: its kernel died"
@@ -55,14 +54,9 @@ class SessionStore:
         self._engine = engine
 
     async def deployment_id(self) -> str:
-        """Return the name of this installation, made on first use."""
-        async with self._engine.begin() as db:
-            known: str | None = await db.scalar(select(deployment.c.id))
-            if known is not None:
-                return known
-            made = random_text(12)
-            await db.execute(insert(deployment).values(id=made, created_at=dt.datetime.now(dt.UTC)))
-            return made
+        """Return the name of this installation, which the first migration made."""
+        async with self._engine.connect() as db:
+            return str((await db.execute(select(deployment.c.id))).scalar_one())
 
     async def open(self, session: Session, *, price_usd: Decimal) -> None:
         """Record a new session and bill it, both or neither."""
