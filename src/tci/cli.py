@@ -70,7 +70,7 @@ def serve() -> None:
     # uvicorn raises the signal that stopped it once more at its end; by then all is closed, and that is success.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0 if api.state.is_clean else 1))
-    with _only_one(settings), _listening(settings) as listener:
+    with _listening(settings) as listener, _only_one(settings):
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)

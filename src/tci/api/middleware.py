@@ -1,12 +1,13 @@
 """What every request passes before a route sees it: one spelling of the path, an id, a limit of the body."""
 
+import asyncio
 import re
 
 import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tci.api.failure import on_bug, on_service_error
+from tci.api.failure import on_bug, on_service_error, on_stop
 from tci.errors import BodyTooLarge
 from tci.ids import random_text
 
@@ -54,6 +55,9 @@ class RequestId:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:  # the server stops and waits no longer
+                if not has_begun:
+                    await on_stop()(scope, receive, send_with_id)
             except Exception:
                 log.exception("Bug")
                 if has_begun:

@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -27,6 +28,10 @@ STATE = "sandbox.json"
 
 KILLED = 128 + signal.SIGKILL
 """Exit status of bwrap where its child was killed outright."""
+
+
+START_SECONDS = 10.0
+"""How long bwrap may take to make its namespaces; 18 ms is usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class BubblewrapDriver(SandboxDriver):
             return None
         if record.is_alive():
             return SandboxStatus(is_running=True)
+        if _start_time(record.pid) == record.start_time:
+            _kill(record.pid)  # what the code left running ends with its kernel
         child = self._children.get(sandbox_id)
         is_out_of_memory = cgroup_named(sandbox_id).has_killed() if self._has_cgroups else False
         code = child.poll() if child else None
@@ -146,6 +153,8 @@ class BubblewrapDriver(SandboxDriver):
             self._children[spec.sandbox_id] = child
             os.close(info_write)
             info_write = -1
+            if not select.select([info_read], [], [], START_SECONDS)[0]:
+                raise TimeoutError(f"bwrap said nothing for {START_SECONDS:g} seconds")
             with os.fdopen(info_read, closefd=False) as info:
                 pid = json.load(info)["child-pid"]
             if self._has_cgroups:
