@@ -69,6 +69,7 @@ class DockerDriver(SandboxDriver):
         self._deployment = deployment
         self._image = image_tag()
         self._cgroups: dict[str, Cgroup | None] = {}
+        self._destroying: dict[str, asyncio.Task[None]] = {}
 
     async def require_image(self) -> None:
         """Raise SetupError unless the image of this version is there."""
@@ -126,6 +127,14 @@ class DockerDriver(SandboxDriver):
 
     @override
     async def destroy(self, sandbox_id: str) -> None:
+        # One removal for all who ask at once: to the others the engine says "not found" before everything is gone.
+        task = self._destroying.get(sandbox_id)
+        if task is None:
+            task = self._destroying[sandbox_id] = asyncio.create_task(self._destroy(sandbox_id))
+            task.add_done_callback(lambda _: self._destroying.pop(sandbox_id, None))
+        await asyncio.shield(task)
+
+    async def _destroy(self, sandbox_id: str) -> None:
         self._cgroups.pop(sandbox_id, None)
         container = self._engine.containers.container(container_name(sandbox_id))
         with _translated(f"remove sandbox {sandbox_id}"):
