@@ -26,14 +26,6 @@ KEY = "tci_test_key_of_the_first_account"
 START_SECONDS = 60
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each driver's tests run in a process of their own: they mostly wait, and share one service each."""
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        name = parameters.params.get("driver", "rest") if parameters else "rest"
-        item.add_marker(pytest.mark.xdist_group(str(name)))
-
-
 def missing(reason: str) -> None:
     """Leave a test out, or fail it where nothing may be left out."""
     if REQUIRE_ALL:
