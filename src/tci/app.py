@@ -10,7 +10,6 @@ import structlog
 from fastapi import FastAPI
 
 from tci.api import document, failure, middleware, routes
-from tci.kernel.client import open_context
 from tci.paths import short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sessions.opener import SessionOpener
@@ -54,7 +53,6 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         redis = await stack.enter_async_context(open_redis(settings))
         leases = LeaseStore(redis, deployment=deployment)
         driver = await stack.enter_async_context(open_driver(settings, deployment=deployment))
-        context = await stack.enter_async_context(open_context())
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         sockets = stack.enter_context(short_path(settings.run_dir))
         opener = SessionOpener(
@@ -62,7 +60,6 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             driver=driver,
             sessions=store,
             leases=leases,
-            context=context,
             sockets=sockets,
             deployment=deployment,
         )

@@ -10,12 +10,6 @@ import pytest
 
 from tests.conftest import Service
 
-pytestmark = pytest.mark.xfail(
-    strict=False,
-    reason="Known gap: an answer near the limit is held in several copies while it is put together, and forged messages"
-    " near ZeroMQ's limit wait in its queues: growth of up to 128 and 266 MiB was seen where 48 MiB is the promise.",
-)
-
 MIB = 1024**2
 LIMIT_BYTES = 16 * MIB
 """The default of TCI_MAX_OUTPUT_BYTES."""

@@ -252,7 +252,7 @@ class FakeWelcomeKernel(SilentKernel):
 
 
 class TwoWelcomesKernel(HonestKernel):
-    """Welcomes a second time while it runs, as if the connection had been made again."""
+    """Welcomes a second time while it runs."""
 
     topic = b""
 
@@ -414,7 +414,7 @@ class WrongTypesReplyKernel(HonestKernel):
 
 
 class GiantMessageKernel(HonestKernel):
-    """Publishes one message of 64 MiB, which ZeroMQ does not let through."""
+    """Publishes one message of 64 MiB, far more than one may weigh."""
 
     @override
     def on_execute(self, identity: bytes, parent: dict[str, Any], code: str) -> None:
@@ -703,7 +703,7 @@ class RawFloodingKernel(RawKernel):
 
 
 class RawEndlessMessageKernel(RawKernel):
-    """Sends one message of parts without end, each small enough for ZeroMQ's limit of size."""
+    """Sends one message of parts without end, each small enough by itself."""
 
     sent = 0
     most = 256 * MIB

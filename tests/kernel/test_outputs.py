@@ -8,7 +8,8 @@ import pytest
 
 from tci.api.models import OutputModel
 from tci.kernel.messages import Message
-from tci.kernel.outputs import Output, OutputBuffer, OutputType, clean_text, to_error, to_output
+from tci.kernel.output_buffer import OutputBuffer, keep
+from tci.kernel.outputs import Output, OutputType, clean_text, to_error, to_output
 
 BIG = 16 * 1024**2
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -225,22 +226,22 @@ def test_neighbouring_chunks_of_a_stream_merge_and_order_is_kept() -> None:
         error,
         Output(OutputType.STDERR, "g"),
     )
-    assert buffer.outputs() == merged
-    assert buffer.outputs() == merged  # asking changes nothing
+    assert buffer.outputs().items() == merged
+    assert buffer.outputs().items() == merged  # asking changes nothing
 
 
 def test_chunks_after_a_look_still_merge() -> None:
     buffer = OutputBuffer(limit=BIG)
     for text in ("a", "b"):
         buffer.add(Output(OutputType.STDOUT, text))
-        buffer.outputs()
+        buffer.outputs().items()
     buffer.add(Output(OutputType.STDOUT, "c"))
-    assert buffer.outputs() == (Output(OutputType.STDOUT, "abc"),)
+    assert buffer.outputs().items() == (Output(OutputType.STDOUT, "abc"),)
 
 
 def test_empty_buffer_has_no_outputs_and_no_error() -> None:
     buffer = OutputBuffer(limit=BIG)
-    assert buffer.outputs() == ()
+    assert buffer.outputs().items() == ()
     assert not buffer.has_error
     buffer.add(Output(OutputType.STDERR, "Traceback"))
     assert not buffer.has_error
@@ -252,7 +253,7 @@ def test_many_chunks_are_joined_quickly() -> None:
     buffer = OutputBuffer(limit=BIG)
     for _ in range(300_000):
         buffer.add(Output(OutputType.STDOUT, "0123456789"))
-    [output] = buffer.outputs()
+    [output] = buffer.outputs().items()
     assert output.data == "0123456789" * 300_000
 
 
@@ -260,7 +261,7 @@ def test_output_over_the_limit_keeps_head_and_tail() -> None:
     buffer = OutputBuffer(limit=10_000)
     for number in range(10_000):
         buffer.add(Output(OutputType.STDOUT, f"line {number}\n"))
-    [output] = buffer.outputs()
+    [output] = buffer.outputs().items()
     assert isinstance(output.data, str)
     assert output.data.startswith("line 0\n")
     assert output.data.endswith("line 9999\n")
@@ -273,7 +274,7 @@ def test_output_over_the_limit_keeps_head_and_tail() -> None:
 def test_one_text_over_the_limit_is_cut_in_its_middle() -> None:
     buffer = OutputBuffer(limit=2000)
     buffer.add(Output(OutputType.STDOUT, "a" + "\N{GRINNING FACE}" * 5000 + "z"))
-    [output] = buffer.outputs()
+    [output] = buffer.outputs().items()
     assert isinstance(output.data, str)
     assert (output.data[0], output.data[-1]) == ("a", "z")
     assert len(output.data.encode()) < 2200
@@ -284,19 +285,102 @@ def test_display_over_the_limit_is_left_out_whole() -> None:
     buffer = OutputBuffer(limit=2000)
     buffer.add(Output(OutputType.DISPLAY_DATA, {"image/png": "x" * 5000}))
     buffer.add(Output(OutputType.STDOUT, "after"))
-    assert [output.type for output in buffer.outputs()] == [OutputType.STDOUT]
+    assert [output.type for output in buffer.outputs().items()] == [OutputType.STDOUT]
     assert buffer.left_out == 5000
+
+
+def test_display_below_the_limit_survives_whole_whatever_its_size() -> None:
+    for size in (900, 1100, 1700):
+        buffer = OutputBuffer(limit=2000)
+        buffer.add(Output(OutputType.DISPLAY_DATA, {"image/png": "x" * size}))
+        assert buffer.outputs().items() == (Output(OutputType.DISPLAY_DATA, {"image/png": "x" * size}),)
+
+
+def test_display_too_large_for_what_is_left_takes_nothing_else_away() -> None:
+    buffer = OutputBuffer(limit=4000)
+    buffer.add(Output(OutputType.STDOUT, "before"))
+    buffer.add(Output(OutputType.DISPLAY_DATA, {"image/png": "x" * 5000}))
+    buffer.add(Output(OutputType.STDERR, "after"))
+    first, *_, last = buffer.outputs().items()
+    assert str(first.data).startswith("before")
+    assert last == Output(OutputType.STDERR, "after")
+
+
+def large(kind: str, content: bytes) -> Output | None:
+    """Return the output of a content too large to be parsed."""
+    return to_output(Message(type=kind, parent_id="p", content={}, large=bytearray(content)))
+
+
+def shown(output: Output | None) -> Any:
+    buffer = OutputBuffer(limit=BIG)
+    assert output is not None
+    buffer.add(output)
+    [kept] = buffer.outputs().items()
+    return kept.data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"image/png": "iVBO", "text/plain": "<Figure>"},
+        {"text/html": "\N{GRINNING FACE} \n \\ud83d \\\\ \0 \x1b"},
+        {"application/json": {"a": [1.5, None, True, '"]}{["', "\\"], "b": {}}, "text/plain": ""},
+        {"application/vnd.plotly.v1+json": {"a": [[[[]]]]}},
+    ],
+)
+@pytest.mark.parametrize("kind", ["display_data", "execute_result"])
+def test_large_display_is_passed_on_as_it_came(kind: str, data: dict[str, Any]) -> None:
+    # The launcher writes whole characters, as orjson does.
+    sent = json.dumps({"metadata": {}, "data": data, "transient": {}}, ensure_ascii=False).encode()
+    assert shown(large(kind, sent)) == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"text/plain": "\xff"}',
+        b'{"text/plain": "\xed\xa0\x80"}',
+        rb'{"text/plain": "\ud83d"}',
+        rb'{"text/plain": "\\\ud83d"}',
+        b'{"text/plain": 5}',
+        b'{"text/plain": ["x"]}',
+        b'{"text/plain": {"x": 1}}',
+        b'{"application/json": "x"}',
+        b'{"application/json": [1]}',
+        b'{"application/json": {"x": ' + b"[" * 300 + b"]" * 300 + b"}}",
+        b'{"application/json": {"x": "\xff"}}',
+        b'{"%s": "x"}' % (b"x" * 300),
+        b"{}",
+    ],
+)
+def test_large_display_that_a_client_could_not_read_is_left_out(data: bytes) -> None:
+    assert large("display_data", b'{"data": ' + data + b"}") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b'{"data": null}', b'{"data": {"a": NaN}}', b'{"data": {"a": "x\ny"}}', b"\xff", b"[" * 9_999],
+)
+def test_large_content_that_is_no_display_is_left_out(content: bytes) -> None:
+    assert large("display_data", content) is None
+
+
+@pytest.mark.parametrize("kind", ["stream", "error", "display_data"])
+def test_what_can_not_be_shown_is_counted(kind: str) -> None:
+    buffer = OutputBuffer(limit=BIG)
+    keep(Message(type=kind, parent_id="p", content={}, large=b"x" * 1000), buffer)
+    assert buffer.left_out == 1000
 
 
 def test_conclusion_stands_above_what_the_kernel_said() -> None:
     buffer = OutputBuffer(limit=2000)
     buffer.add(Output(OutputType.ERROR, "KeyboardInterrupt"))
     buffer.conclude("TimeoutError: too long")
-    assert buffer.outputs() == (Output(OutputType.ERROR, "TimeoutError: too long\nKeyboardInterrupt"),)
+    assert buffer.outputs().items() == (Output(OutputType.ERROR, "TimeoutError: too long\nKeyboardInterrupt"),)
 
 
 def test_second_error_of_a_run_is_dropped() -> None:
     buffer = OutputBuffer(limit=2000)
     buffer.add(Output(OutputType.ERROR, "first"))
     buffer.add(Output(OutputType.ERROR, "second"))
-    assert buffer.outputs() == (Output(OutputType.ERROR, "first"),)
+    assert buffer.outputs().items() == (Output(OutputType.ERROR, "first"),)

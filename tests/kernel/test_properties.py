@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from tci.api.models import ExecuteRequest
 from tci.kernel.messages import Message, Wire
-from tci.kernel.outputs import Output, OutputBuffer, OutputType, to_error, to_output
+from tci.kernel.output_buffer import OutputBuffer
+from tci.kernel.outputs import Output, OutputType, to_error, to_output
 from tests.kernel.hostile import signed
 
 KEY = "the kernel's key"
@@ -193,8 +194,8 @@ def note_of(buffer: OutputBuffer, limit: int) -> str:
 @given(st.lists(STREAMS | SHOWN | ERRORS, max_size=40), st.integers(1024, 20_000))
 def test_buffer_keeps_no_more_than_its_limit_and_counts_the_rest(outputs: list[Output], limit: int) -> None:
     buffer = buffer_of(outputs, limit)
-    kept = buffer.outputs()
-    assert kept == buffer.outputs()
+    kept = buffer.outputs().items()
+    assert kept == buffer.outputs().items()
     note = note_of(buffer, limit)
     noted = len(note) if buffer.left_out else 0
     assert noted <= NOTE_BYTES
@@ -218,14 +219,14 @@ def test_buffer_below_its_limit_keeps_all_in_order(outputs: list[Output]) -> Non
             merged[-1] = Output(output.type, str(merged[-1].data) + output.data)
         else:
             merged.append(output)
-    assert buffer.outputs() == tuple(merged)
+    assert buffer.outputs().items() == tuple(merged)
 
 
 @EXAMPLES
 @given(st.lists(CLEAN_TEXT.filter(bool), min_size=1, max_size=40), st.integers(1024, 8000))
 def test_buffer_keeps_the_beginning_and_the_end_of_a_stream(texts: list[str], limit: int) -> None:
     buffer = buffer_of([Output(OutputType.STDOUT, text) for text in texts], limit)
-    [output] = buffer.outputs()
+    [output] = buffer.outputs().items()
     whole, kept = "".join(texts), str(output.data)
     if not buffer.left_out:
         assert kept == whole
@@ -242,7 +243,7 @@ def test_buffer_keeps_the_beginning_and_the_end_of_a_stream(texts: list[str], li
 def test_conclusion_is_the_one_error_and_the_last_output(outputs: list[Output], text: str) -> None:
     buffer = buffer_of(outputs, 5000)
     buffer.conclude(text)
-    *others, last = buffer.outputs()
+    *others, last = buffer.outputs().items()
     assert last.type is OutputType.ERROR
     assert str(last.data).startswith(text)
     assert all(output.type is not OutputType.ERROR for output in others)

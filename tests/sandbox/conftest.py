@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq.asyncio
 
 from tci.ids import new_sandbox_id, random_text
-from tci.kernel.client import KernelClient, open_context, wait_for_sockets
-from tci.kernel.outputs import OutputBuffer
+from tci.kernel.client import KernelClient, wait_for_sockets
+from tci.kernel.output_buffer import OutputBuffer
 from tci.paths import short_path
 from tci.sandbox.choose import open_driver
 from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec
@@ -32,7 +31,6 @@ class Bench:
 
     settings: Settings
     deployment: str
-    context: zmq.asyncio.Context
     sockets: str
     stack: AsyncExitStack
     driver: SandboxDriver
@@ -86,7 +84,7 @@ class Bench:
     def reconnect(self, spec: SandboxSpec) -> KernelClient:
         """Return a new client of a kernel that runs already, as a restarted service makes it."""
         directory = f"{self.sockets}/{spec.sandbox_id}"
-        kernel = KernelClient(self.context, directory=directory, key=spec.kernel_key, max_message_bytes=1024**2)
+        kernel = KernelClient(directory=directory, key=spec.kernel_key, max_message_bytes=1024**2)
         self.stack.callback(kernel.close)
         return kernel
 
@@ -125,8 +123,8 @@ async def run(kernel: KernelClient, code: str) -> str:
     """Run code that must go well and return what it printed."""
     outputs = OutputBuffer(limit=1024**2)
     went_well = await kernel.execute(code, outputs)
-    assert went_well, outputs.outputs()
-    return "".join(str(output.data) for output in outputs.outputs())
+    assert went_well, outputs.outputs().items()
+    return "".join(str(output.data) for output in outputs.outputs().items())
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +137,8 @@ async def bench(driver: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
     deployment = f"test{random_text(8)}"
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_driver(settings, deployment=deployment))
-        context = await stack.enter_async_context(open_context())
         sockets = stack.enter_context(short_path(settings.run_dir))
-        yield Bench(settings, deployment, context, sockets, stack, opened)
+        yield Bench(settings, deployment, sockets, stack, opened)
         assert await opened.list_sandboxes() == set()
         assert names(settings.run_dir) == []
 

@@ -17,6 +17,12 @@ from tci.errors import ServiceError
 
 log = structlog.get_logger()
 
+Body = tuple[bytes | bytearray, ...]
+"""A body in parts: an answer may be large, and is not to be held twice to be joined."""
+
+SEND_BYTES = 64 * 1024
+"""Parts are sent together up to about this size."""
+
 
 class LongAnswer(Response):
     """The JSON of some work: at once if it is soon done, else white space at intervals and then the JSON.
@@ -29,10 +35,10 @@ class LongAnswer(Response):
 
     def __init__(
         self,
-        work: Coroutine[Any, Any, bytes],
+        work: Coroutine[Any, Any, Body],
         *,
         interval: float,
-        render_late: Callable[[ServiceError], bytes],
+        render_late: Callable[[ServiceError], Body],
     ) -> None:
         super().__init__()
         self._work = work
@@ -45,21 +51,21 @@ class LongAnswer(Response):
         work = asyncio.create_task(self._work)
         gone = asyncio.create_task(_wait_until_gone(receive))
         try:
-            await self._answer(work, gone, scope, send)
+            await self._answer(work, gone, send)
         finally:
             gone.cancel()
             work.cancel()
             await asyncio.wait({work, gone})
 
-    async def _answer(self, work: asyncio.Task[bytes], gone: asyncio.Task[None], scope: Scope, send: Send) -> None:
+    async def _answer(self, work: asyncio.Task[Body], gone: asyncio.Task[None], send: Send) -> None:
         await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            await Response(work.result(), media_type=self.media_type)(scope, _never, send)
+            body = work.result()
+            await _start(send, (b"content-length", str(sum(map(len, body))).encode()))
+            await _finish(send, body)
             return
         if not gone.done():
-            await send(
-                {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
-            )
+            await _start(send)
         while not work.done():
             if gone.done():
                 log.info("Client left")
@@ -71,13 +77,26 @@ class LongAnswer(Response):
         except ServiceError as error:
             log.exception("Request failed after its answer had begun", code=error.code)
             body = self._render_late(error)
-        await send({"type": "http.response.body", "body": body})
+        await _finish(send, body)
+
+
+async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:
+    headers = ((b"content-type", b"application/json"), *headers)
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+
+async def _finish(send: Send, body: Body) -> None:
+    chunk = bytearray()
+    for part in body:
+        for start in range(0, len(part), SEND_BYTES):
+            chunk += memoryview(part)[start : start + SEND_BYTES]
+            if len(chunk) >= SEND_BYTES:
+                # Waits while the client is slow, so no more than a chunk is copied at any time.
+                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+                chunk.clear()
+    await send({"type": "http.response.body", "body": bytes(chunk)})
 
 
 async def _wait_until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _never() -> Any:
-    await asyncio.Event().wait()

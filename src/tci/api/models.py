@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from tci.api.answer import Body
 from tci.errors import ServiceError
 from tci.sessions.session import Execution, Verdict
 from tci.storage.session_store import Session
@@ -170,9 +171,8 @@ def _milliseconds(length: dt.timedelta) -> float:
     return round(length.total_seconds() * 1000, 3)
 
 
-def execute_envelope(execution: Execution, *, status: WireStatus) -> bytes:
+def execute_envelope(execution: Execution, *, status: WireStatus) -> Body:
     """Return an execution as it goes on the wire, as JSON."""
-    outputs = [{"type": output.type.value, "data": output.data} for output in execution.outputs]
     extension = ExecutionModel(
         verdict=execution.verdict,
         duration_ms=_milliseconds(execution.duration),
@@ -181,12 +181,13 @@ def execute_envelope(execution: Execution, *, status: WireStatus) -> bytes:
         execute_count=execution.execute_count,
         expires_at=execution.expires_at,
     )
-    data = {"session_id": execution.session_id, "outputs": outputs, "status": status}
+    before = orjson.dumps({"data": {"session_id": execution.session_id}})[:-2] + b',"outputs":'
+    after = orjson.dumps({"data": {"status": status, "execution": extension.model_dump()}, "errors": None})
     # Outputs come clean from `tci.kernel.outputs`; to validate megabytes of them again would cost more than the run.
-    return orjson.dumps({"data": {**data, "execution": extension.model_dump()}, "errors": None})
+    return (before, *execution.outputs.parts, b"," + after.removeprefix(b'{"data":{'))
 
 
-def late_failure(error: ServiceError, session_id: str | None, *, status: WireStatus) -> bytes:
+def late_failure(error: ServiceError, session_id: str | None, *, status: WireStatus) -> Body:
     """Return a failure that came when status 200 was sent already: an `error` output, and no verdict.
 
     So a training loop that reads `execution.verdict` can tell it from a wrong answer.
@@ -194,7 +195,7 @@ def late_failure(error: ServiceError, session_id: str | None, *, status: WireSta
     outputs = [{"type": "error", "data": f"{type(error).__name__}: {error}"}]
     data = {"session_id": session_id or "", "outputs": outputs, "status": status}
     extension = {"verdict": None, "failure": {"code": error.code, "message": str(error)}}
-    return orjson.dumps({"data": {**data, "execution": extension}, "errors": None})
+    return (orjson.dumps({"data": {**data, "execution": extension}, "errors": None}),)
 
 
 def sessions_envelope(sessions: list[Session]) -> SessionsEnvelope:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from tci.api.answer import LongAnswer
+from tci.api.answer import Body, LongAnswer
 from tci.api.models import (
     ExecuteEnvelope,
     ExecuteRequest,
@@ -85,7 +85,7 @@ async def execute(
 ) -> Response:
     """Run code in a new session, or in the one that `session_id` names."""
 
-    async def work() -> bytes:
+    async def work() -> Body:
         execution = await service.execute(
             caller, body.code, session_id=body.session_id, files=body.decoded_files(), timeout=body.timeout
         )

@@ -1,19 +1,17 @@
-"""Talks to one kernel over ZeroMQ: no thread, two sockets, a third while it is needed."""
+"""Talks to one kernel: no thread, two connections, a third while it is needed."""
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import zmq
-import zmq.asyncio
-
 from tci.errors import InvalidFile, KernelFailed
 from tci.kernel.messages import Message, Wire
-from tci.kernel.outputs import OutputBuffer, to_error, to_output
+from tci.kernel.output_buffer import OutputBuffer, keep
+from tci.kernel.outputs import to_error
+from tci.kernel.zmtp import Connection, ConnectionLost, MessageTooLarge, SocketType
 
 LATE_OUTPUT_SECONDS = 2.0
 """How long `idle` may come after the reply, or the reply after `idle`: each follows the other at once, unless one of
@@ -22,38 +20,32 @@ them, or what was published before it, was too large for the connection, or code
 CONTROL_REPLY_SECONDS = 30.0
 """How long the control channel may take; its thread runs beside the code, so only a stuck kernel takes long."""
 
-WELCOME = "iopub_welcome"
-"""What the kernel publishes to each new subscription: to ours at first, and again after a broken connection."""
+MAX_REPLY_BYTES = 1024**2
+"""Largest reply; the launcher's are a hundredth of that."""
 
-RECEIVE_MESSAGES = 2
-"""Messages that ZeroMQ may hold for us. More wait in the kernel's process, inside the sandbox's memory limit."""
+WELCOME = "iopub_welcome"
+"""What the kernel publishes to each new subscription."""
 
 
 class MessageLost(Exception):
-    """What the kernel said can't be trusted to be whole: a message was larger than ZeroMQ lets through."""
+    """What the kernel said can't be trusted to be whole: a message was larger than the limit."""
 
 
 class KernelClient:
     """One kernel, reached through the sockets of its sandbox. Not for two executions at once."""
 
-    def __init__(self, context: zmq.asyncio.Context, *, directory: str, key: str, max_message_bytes: int) -> None:
-        self._context = context
+    def __init__(self, *, directory: str, key: str, max_message_bytes: int) -> None:
         self._directory = directory
         self._wire = Wire(key)
         self._max_message_bytes = max_message_bytes
-        self._shell = self._connect(zmq.DEALER, "shell")
-        self._iopub = self._connect(zmq.SUB, "iopub")
-        self._iopub.subscribe(b"")
-        # Each subscription is answered by a welcome that names it. This one is known by its name: of another
-        # process, or of a connection that broke and was made again.
-        self._subscription = secrets.token_hex(8)
-        self._iopub.subscribe(self._subscription.encode())
-        self._is_subscribed = False
+        self._shell: Connection | None = None
+        self._iopub: Connection | None = None
 
     def close(self) -> None:
-        """Drop the connection; the kernel goes on."""
-        self._shell.close()
-        self._iopub.close()
+        """Drop the connections; the kernel goes on."""
+        for connection in (self._shell, self._iopub):
+            if connection is not None:
+                connection.close()
 
     async def wait_until_ready(self) -> None:
         """Return once the kernel publishes to us and has run one empty execution. Waits for ever: set a deadline."""
@@ -63,9 +55,9 @@ class KernelClient:
         """Run code and return whether the kernel says that it went well. Waits for ever: set a deadline.
 
         The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are
-        here: the reply may come before the last outputs. Raises MessageLost.
+        here: the reply may come before the last outputs. Raises MessageLost and ConnectionLost.
         """
-        await self._wait_until_subscribed()
+        shell, iopub = await self._connected()
         content = {
             "code": code,
             "silent": is_silent,
@@ -76,26 +68,23 @@ class KernelClient:
             "stop_on_error": False,
         }
         request_id, frames = self._wire.request("execute_request", content)
-        await self._shell.send_multipart(frames)
+        await shell.send(frames)
         loop = asyncio.get_running_loop()
-        reply_task = loop.create_task(self._reply(self._shell, request_id))
-        reply_task.add_done_callback(lambda _: _limit(patience, loop.time() + LATE_OUTPUT_SECONDS))
+        reply_task = loop.create_task(self._reply(shell, request_id))
+        reply_task.add_done_callback(lambda task: _limit(patience, task))
         try:
             async with asyncio.timeout(None) as patience:
                 # From the reply on, the next message is waited for a moment, no longer, until it is `idle`.
-                async for message in self._published(request_id):
+                while await self._keep_next(iopub, request_id, outputs):
                     if reply_task.done():
                         patience.reschedule(loop.time() + LATE_OUTPUT_SECONDS)
-                    if message.left_out:
-                        outputs.leave_out(message.left_out)
-                    if output := to_output(message):
-                        outputs.add(output)
             async with asyncio.timeout(LATE_OUTPUT_SECONDS):
                 reply = await reply_task
-        except TimeoutError:
+        except (TimeoutError, MessageTooLarge):
             raise MessageLost from None
         finally:
             reply_task.cancel()
+            await asyncio.wait({reply_task})  # it must not read beside the next one
         is_ok = reply.content.get("status") == "ok"
         if not is_ok and not outputs.has_error:
             # IPython tells some failures, say an unknown magic, in the reply alone.
@@ -117,82 +106,83 @@ class KernelClient:
         """Raise KeyboardInterrupt in the code that runs, if any runs."""
         await self._control("interrupt_request", {})
 
-    async def _wait_until_subscribed(self) -> None:
-        # What is published before the kernel knows of the subscription is lost, `idle` included.
-        while not self._is_subscribed:
-            message = await self._receive(self._iopub)
-            self._is_subscribed = message is not None and self._is_welcome(message)
+    async def _connected(self) -> tuple[Connection, Connection]:
+        """Return the two lasting connections, made when they are first needed."""
+        if self._shell is None:
+            self._shell = await self._open("shell", SocketType.DEALER)
+        if self._iopub is None:
+            # Each subscription is answered by a welcome that names it; ours is known by a name that no other process
+            # has. What is published before the kernel knows of the subscription is lost, `idle` included.
+            subscription = secrets.token_hex(8)
+            iopub = await self._open("iopub", SocketType.SUB, topics=[b"", subscription.encode()])
+            try:
+                await self._wait_for_welcome(iopub, subscription)
+            except BaseException:
+                iopub.close()
+                raise
+            self._iopub = iopub
+        return self._shell, self._iopub
 
-    def _is_welcome(self, message: Message) -> bool:
-        return message.type == WELCOME and message.content.get("subscription") == self._subscription
+    async def _wait_for_welcome(self, iopub: Connection, subscription: str) -> None:
+        is_welcome = False
+        while not is_welcome:
+            message = await self._receive(iopub)
+            is_welcome = bool(
+                message and message.type == WELCOME and message.content.get("subscription") == subscription
+            )
+            del message
 
-    async def _published(self, request_id: str) -> AsyncIterator[Message]:
-        """Give the messages that the request's run publishes until the kernel is idle; raises MessageLost."""
+    async def _keep_next(self, iopub: Connection, request_id: str, outputs: OutputBuffer) -> bool:
+        """Keep what the next message shows, if it is of this run; return whether more is to come."""
+        message = await self._receive(iopub)
+        if message is None or message.parent_id != request_id:
+            return True
+        keep(message, outputs)
+        return not (message.type == "status" and message.content.get("execution_state") == "idle")
+
+    async def _reply(self, connection: Connection, request_id: str) -> Message:
         while True:
-            message = await self._receive(self._iopub)
-            if message is None:
-                continue
-            if self._is_welcome(message):
-                raise MessageLost
-            if message.parent_id != request_id:
-                continue
-            if message.type == "status" and message.content.get("execution_state") == "idle":
-                return
-            yield message
-
-    async def _reply(self, socket: zmq.asyncio.Socket, request_id: str) -> Message:
-        while True:
-            message = await self._receive(socket)
+            message = await self._receive(connection)
             if message is not None and message.parent_id == request_id:
                 return message
+            del message  # it may be large, and must not be held beside the next
 
-    async def _receive(self, socket: zmq.asyncio.Socket) -> Message | None:
+    async def _receive(self, connection: Connection) -> Message | None:
         """Return the next message, or None for what is none."""
-        frames = await socket.recv_multipart()
+        frames = await connection.receive()
         # With a message there already, the line above never gives way: a flood would stop every other session, and
         # its own deadline.
         await asyncio.sleep(0)
         return self._wire.read(frames)
 
     async def _control(self, message_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = ()) -> Message:
-        socket = self._connect(zmq.DEALER, "control")
+        connection = None
         try:
             request_id, frames = self._wire.request(message_type, content, buffers)
             async with asyncio.timeout(CONTROL_REPLY_SECONDS):
-                await socket.send_multipart(frames)
-                return await self._reply(socket, request_id)
-        except TimeoutError:
+                connection = await self._open("control", SocketType.DEALER)
+                await connection.send(frames)
+                return await self._reply(connection, request_id)
+        except (TimeoutError, ConnectionLost, MessageTooLarge) as error:
             message = f"The kernel did not answer a {message_type} within {CONTROL_REPLY_SECONDS:g} seconds."
-            raise KernelFailed(message) from None
+            raise KernelFailed(message) from error
         finally:
-            socket.close()
+            if connection is not None:
+                connection.close()
 
-    def _connect(self, kind: int, channel: str) -> zmq.asyncio.Socket:
-        socket = self._context.socket(kind)
-        socket.linger = 0
-        socket.maxmsgsize = self._max_message_bytes
-        socket.rcvhwm = RECEIVE_MESSAGES
-        socket.reconnect_ivl = 20
-        socket.reconnect_ivl_max = 1000
-        socket.connect(f"ipc://{self._directory}/{channel}")
-        return socket
+    async def _open(self, channel: str, kind: SocketType, *, topics: Sequence[bytes] = ()) -> Connection:
+        # Outputs come on iopub alone.
+        limit = self._max_message_bytes if kind is SocketType.SUB else MAX_REPLY_BYTES
+        return await Connection.open(f"{self._directory}/{channel}", kind, max_message_bytes=limit, topics=topics)
 
 
-def _limit(timeout: asyncio.Timeout, when: float) -> None:
+def _limit(patience: asyncio.Timeout, reply: asyncio.Task[Message]) -> None:
+    """From the reply on, wait no longer than a moment for `idle`."""
+    if not reply.cancelled():
+        reply.exception()  # of a connection that ended iopub tells as well; asyncio is not to complain about this one
     # The block may have been left already, and a timeout that has ended can't be moved.
     with contextlib.suppress(RuntimeError):
-        timeout.reschedule(when)
-
-
-@asynccontextmanager
-async def open_context(max_sockets: int = 100_000) -> AsyncIterator[zmq.asyncio.Context]:
-    """Make the one ZeroMQ context that all kernel clients share."""
-    context = zmq.asyncio.Context()
-    context.max_sockets = min(max_sockets, context.get(zmq.SOCKET_LIMIT))
-    try:
-        yield context
-    finally:
-        context.destroy(linger=0)
+        patience.reschedule(asyncio.get_running_loop().time() + LATE_OUTPUT_SECONDS)
 
 
 async def wait_for_sockets(directory: Path) -> None:

@@ -35,8 +35,9 @@ SOCKET_DIRECTORY = "/run/tci"
 CACHES = {"MPLCONFIGDIR": "/opt/tci/matplotlib", "NUMBA_CACHE_DIR": "/opt/tci/numba"}
 """What was prepared with the sandbox's files (see warm.py there), by the variable that says where it is wanted."""
 
-PIECE_CHARACTERS = 1024**2
-"""Longest text of one message, and what a stream holds before it publishes."""
+PIECE_CHARACTERS = 128 * 1024
+"""Longest text of one message, and what a stream holds before it publishes: below what the service parses, also where
+each character becomes six bytes of JSON."""
 
 LAST_WORDS_SECONDS = 0.05
 """How long ZeroMQ's own thread gets to send what was printed before `exit()`."""
@@ -382,7 +383,7 @@ def serve(listeners: dict[str, int], *, key: bytes, output_bytes: int) -> None:
     shell = app.kernel.shell
     shell.system = shell.system_piped = run_command
     shell.ask_exit = app.kernel.leave
-    show_every_error(shell, longest=output_bytes // 4)
+    show_every_error(shell, longest=min(output_bytes // 4, PIECE_CHARACTERS))
     app.session.pack = tolerant(app.session.pack)
     allow_nested_run()
     wake_on_signals()
@@ -447,7 +448,8 @@ def tolerant(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
         try:
             return pack(content)
         except (ValueError, TypeError):
-            return json.dumps(content, default=repr).encode()
+            text = json.dumps(content, default=repr, ensure_ascii=False)
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
     return pack_anything
 

@@ -20,6 +20,14 @@ DELIMITER = b"<IDS|MSG>"
 
 VERSION = "5.4"
 
+MAX_PARSED_BYTES = 1024**2
+"""Largest content that is parsed: JSON takes up to twenty times its size once it is objects. A larger one stays text;
+of the launcher's only displays are."""
+
+MAX_HEADER_BYTES = 64 * 1024
+
+Frame = bytes | bytearray
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -30,6 +38,8 @@ class Message:
     content: dict[str, Any]
     left_out: int = 0
     """Bytes that the launcher held back, since no answer could have carried them."""
+    large: Frame | None = None
+    """The content as JSON where it is too large to be parsed; `content` is empty then."""
 
 
 class Wire:
@@ -55,7 +65,7 @@ class Wire:
         parts = [orjson.dumps(header), b"{}", b"{}", _dump(content)]
         return message_id, [DELIMITER, self._sign(parts), *parts, *buffers]
 
-    def read(self, frames: Sequence[bytes]) -> Message | None:
+    def read(self, frames: Sequence[Frame]) -> Message | None:
         """Return the message, or None where frames are not a message signed with this kernel's key.
 
         Whoever is in the kernel has the key, so a valid signature proves only that no other process wrote it.
@@ -64,34 +74,38 @@ class Wire:
             start = frames.index(DELIMITER) + 1
             signature, *parts = frames[start : start + 5]
             header, parent, metadata, content = parts
+            if max(len(header), len(parent)) > MAX_HEADER_BYTES:
+                return None
             if not hmac.compare_digest(signature, self._sign(parts)):
                 return None
             message_type = orjson.loads(header)["msg_type"]
-            parent_header, body = orjson.loads(parent), _load(content)
-            parent_id = parent_header.get("msg_id", "")
+            parent_id = orjson.loads(parent).get("msg_id", "")
+            large = content if len(content) > MAX_PARSED_BYTES else None
+            body = {} if large else _load(content)
         # Any shape can come: a list where an object should be, numbers out of range, depth without end.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if not (isinstance(message_type, str) and isinstance(parent_id, str) and isinstance(body, dict)):
             return None
-        return Message(type=message_type, parent_id=parent_id, content=body, left_out=_left_out(metadata))
+        left_out = _left_out(metadata)
+        return Message(type=message_type, parent_id=parent_id, content=body, left_out=left_out, large=large)
 
-    def _sign(self, parts: Sequence[bytes]) -> bytes:
+    def _sign(self, parts: Sequence[Frame]) -> bytes:
         mac = self._mac.copy()
         for part in parts:
             mac.update(part)
         return mac.hexdigest().encode()
 
 
-def _load(content: bytes) -> Any:
+def _load(content: Frame) -> Any:
     try:
         return orjson.loads(content)
     except ValueError:  # NaN, infinity or a lone surrogate, all of which Python's own JSON lets through
         return json.loads(content.decode("utf-8", "surrogatepass"))
 
 
-def _left_out(metadata: bytes) -> int:
-    if metadata == b"{}":
+def _left_out(metadata: Frame) -> int:
+    if metadata == b"{}" or len(metadata) > MAX_HEADER_BYTES:
         return 0
     try:
         match orjson.loads(metadata):

@@ -1,15 +1,14 @@
-"""From kernel messages to outputs: a pure translation, and a buffer that keeps an execution's outputs."""
+"""From kernel messages to outputs: a pure translation."""
 
-import io
-import itertools
+import codecs
 import json
 import math
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from tci.kernel.messages import Message
 
@@ -30,17 +29,18 @@ class OutputType(StrEnum):
 MAX_JSON_DEPTH = 64
 """Deepest JSON that is passed on; what is deeper becomes null, since parsers of clients give up somewhere."""
 
-PIECE_BYTES = 128
-"""What a piece of output costs in memory beside its bytes; so a flood of tiny displays is bounded as well."""
-
-VALUE_BYTES = 128
-"""What a value in a bundle costs in memory beside its text."""
-
 MAX_MIME_CHARACTERS = 255
 """Longest media type that is passed on; RFC 6838 allows 127 for each of its two parts."""
 
-MAX_PIECE_BYTES = 64 * 1024
-"""Longest piece of a text: what is dropped at once when there is too much."""
+CHECK_BYTES = 64 * 1024
+"""How much text is looked at at once where all of it would be too much."""
+
+SURROGATE = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89a-fA-F]")
+"""Half of a character outside the basic plane, escaped in JSON. The launcher writes whole characters."""
+
+NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+
+JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 STREAMS = {"stdout": OutputType.STDOUT, "stderr": OutputType.STDERR}
 
@@ -52,16 +52,28 @@ TEXTS = frozenset({OutputType.STDOUT, OutputType.STDERR, OutputType.ERROR})
 class Output:
     """One item of `outputs`, the same inside as on the wire.
 
-    `data` is text for streams and errors, a MIME bundle (media type to representation) for displays.
+    `data` is text for streams and errors, a MIME bundle (media type to representation) for displays; of a large
+    display the representations are JSON that was not parsed (msgspec.Raw).
     """
 
     type: OutputType
     data: str | dict[str, Any]
 
 
+class LargeContent(msgspec.Struct):
+    """The content of a display that is too large to be parsed: its representations stay JSON."""
+
+    data: dict[str, msgspec.Raw]
+
+
+LARGE_CONTENT: msgspec.json.Decoder[LargeContent] = msgspec.json.Decoder(LargeContent)
+
+
 def to_output(message: Message) -> Output | None:
     """Translate one message, or return None if it shows nothing or is not what it should be."""
     content = message.content
+    if message.large is not None:
+        return _large_display(message.type, message.large)
     match message.type, content:
         case "stream", {"name": str(name), "text": str(text)} if name in STREAMS:
             return Output(STREAMS[name], clean_text(text)) if text else None
@@ -72,6 +84,44 @@ def to_output(message: Message) -> Output | None:
             return to_error(content)
         case _:
             return None
+
+
+def _large_display(kind: str, content: bytes | bytearray) -> Output | None:
+    if kind not in {"display_data", "execute_result"}:
+        return None  # the launcher sends nothing else in one piece that is so large
+    try:
+        data = LARGE_CONTENT.decode(content).data
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    short = {mime: value for mime, value in data.items() if len(mime) <= MAX_MIME_CHARACTERS}
+    bundle = {mime: value for mime, value in short.items() if _is_sound(mime, value)}
+    return Output(OutputType(kind), bundle) if bundle else None
+
+
+def _is_sound(mime: str, value: msgspec.Raw) -> bool:
+    """Whether JSON of right syntax is also what a client's parser takes: UTF-8, whole characters, not too deep."""
+    view = memoryview(value)
+    if view[0] != ord("{" if _is_json(mime) else '"') or SURROGATE.search(view):
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(view), CHECK_BYTES):
+            decoder.decode(view[start : start + CHECK_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return not _is_json(mime) or _is_shallow(view)
+
+
+def _is_shallow(view: memoryview) -> bool:
+    brackets = JSON_STRING.sub(b"", view).translate(None, NO_BRACKET)
+    for _ in range(MAX_JSON_DEPTH):  # each round takes the innermost pairs away
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return not brackets
+
+
+def _is_json(mime: str) -> bool:
+    return mime == "application/json" or mime.endswith("+json")
 
 
 def to_error(content: dict[str, Any]) -> Output:
@@ -101,7 +151,7 @@ def _bundle(data: dict[str, Any]) -> dict[str, Any]:
     for mime, value in data.items():
         if len(mime) > MAX_MIME_CHARACTERS:
             continue
-        if not (mime == "application/json" or mime.endswith("+json")):
+        if not _is_json(mime):
             bundle[clean_text(mime)] = _text(value)
         elif isinstance(value, dict) and (cleaned := _clean_json(value, MAX_JSON_DEPTH)) is not None:
             # Any other JSON value makes the strict 2.x SDK refuse the whole answer; `text/plain` shows it too.
@@ -132,134 +182,3 @@ def _clean_json(value: Any, depth: int) -> Any:
             return [_clean_json(item, depth - 1) for item in value]
         case _:
             return value
-
-
-@dataclass(slots=True)
-class Piece:
-    """A part of an output as it is kept; of a stream or an error its text, else its bundle."""
-
-    type: OutputType
-    size: int
-    """Its bytes in UTF-8."""
-    extra: int = PIECE_BYTES
-    """What it costs in memory beside them."""
-    text: io.StringIO | None = None
-    bundle: dict[str, Any] | None = None
-
-    def output(self) -> Output:
-        """Return the piece as an output."""
-        return Output(self.type, self.text.getvalue() if self.text else self.bundle or {})
-
-
-class OutputBuffer:
-    """An execution's outputs in order of arrival, within a limit: of more, the head and the tail are kept.
-
-    Half of the limit is the head's, half the tail's, and memory and time stay bounded however much arrives.
-    """
-
-    def __init__(self, *, limit: int) -> None:
-        self._limit = limit
-        self._piece_bytes = min(MAX_PIECE_BYTES, max(limit // 16, 16))
-        self._head: list[Piece] = []
-        self._head_left = limit // 2
-        self._tail: deque[Piece] = deque()
-        self._tail_left = limit // 2
-        self._conclusion: str | None = None
-        self.left_out = 0
-        """Bytes that arrived and were not kept."""
-        self.has_error = False
-        """Whether an `error` output arrived."""
-
-    def add(self, output: Output) -> None:
-        """Append an output, or as much of it as the limit allows; of several errors only the first is kept.
-
-        One failure is one error, also where IPython stumbles over the exception that it shows.
-        """
-        if output.type is OutputType.ERROR:
-            if self.has_error:
-                return
-            self.has_error = True
-        if isinstance(output.data, dict):
-            texts = (value if isinstance(value, str) else json.dumps(value) for value in output.data.values())
-            size = sum(len(text.encode()) for text in texts)
-            self._add_piece(Piece(output.type, size, extra=_weight(output.data), bundle=output.data))
-            return
-        for start in range(0, len(output.data), self._piece_bytes):
-            self._add_text(output.type, output.data[start : start + self._piece_bytes])
-
-    def leave_out(self, size: int) -> None:
-        """Count bytes that never arrived, since the sandbox itself held them back."""
-        self.left_out += size
-
-    def conclude(self, text: str) -> None:
-        """Say how the run ended, as seen from outside; what the kernel said of that end stands below it."""
-        self._conclusion = text
-
-    def outputs(self) -> tuple[Output, ...]:
-        """Return what was kept, neighbouring pieces of one stream as one output."""
-        kept = [piece.output() for piece in self._head]
-        if self.left_out:
-            before = kept[-1].type if kept and kept[-1].type in STREAMS.values() else OutputType.STDOUT
-            note = f"\n[... {self.left_out} bytes of output left out: the limit is {self._limit} bytes ...]\n"
-            kept.append(Output(before, note))
-        kept.extend(piece.output() for piece in self._tail)
-        merged = list(_merged(kept))
-        if self._conclusion is not None:
-            said = [str(output.data) for output in merged if output.type is OutputType.ERROR]
-            merged = [output for output in merged if output.type is not OutputType.ERROR]
-            merged.append(Output(OutputType.ERROR, "\n".join([self._conclusion, *said])))
-        return tuple(merged)
-
-    def _add_text(self, kind: OutputType, text: str) -> None:
-        size = len(text.encode())
-        last = self._tail[-1] if self._tail else self._head[-1] if self._head else None
-        left = self._tail_left if self._tail else self._head_left
-        if last and last.text and last.type is kind and last.size + size <= self._piece_bytes and size <= left:
-            last.text.write(text)
-            last.size += size
-            self._spend(size)
-        else:
-            buffer = io.StringIO()
-            buffer.write(text)
-            self._add_piece(Piece(kind, size, text=buffer))
-
-    def _add_piece(self, piece: Piece) -> None:
-        cost = piece.size + piece.extra
-        if not self._tail and cost <= self._head_left:
-            self._head.append(piece)
-            self._spend(cost)
-            return
-        self._head_left = 0
-        self._tail.append(piece)
-        self._spend(cost)
-        # Whole pieces go, the oldest first: to shorten one each time would cost its length for every byte that comes.
-        while self._tail_left < 0:
-            dropped = self._tail.popleft()
-            self._tail_left += dropped.size + dropped.extra
-            self.left_out += dropped.size
-
-    def _spend(self, cost: int) -> None:
-        if self._tail:
-            self._tail_left -= cost
-        else:
-            self._head_left -= cost
-
-
-def _weight(value: Any) -> int:
-    """Return what a bundle costs beside its texts: its names, and for each value what Python needs to hold it."""
-    match value:
-        case dict():
-            return sum(len(name) + _weight(item) for name, item in value.items()) + VALUE_BYTES
-        case list():
-            return sum(_weight(item) for item in value) + VALUE_BYTES
-        case _:
-            return VALUE_BYTES
-
-
-def _merged(outputs: Iterable[Output]) -> Iterator[Output]:
-    for kind, group in itertools.groupby(outputs, key=lambda output: output.type):
-        if kind in TEXTS:
-            # Joined once: appending to a text piece by piece would cost the square of its length.
-            yield Output(kind, "".join(str(output.data) for output in group))
-        else:
-            yield from group

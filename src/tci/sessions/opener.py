@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 import structlog
-import zmq.asyncio
 
 from tci.errors import LaunchTimeout, SandboxFailed
 from tci.ids import new_sandbox_id, new_session_id
-from tci.kernel.client import KernelClient, wait_for_sockets
+from tci.kernel.client import KernelClient, MessageLost, wait_for_sockets
+from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec
 from tci.settings import Settings
 from tci.storage.account_store import Caller
@@ -37,7 +37,6 @@ class SessionOpener:
         driver: SandboxDriver,
         sessions: SessionStore,
         leases: LeaseStore,
-        context: zmq.asyncio.Context,
         sockets: str,
         deployment: str,
     ) -> None:
@@ -45,7 +44,6 @@ class SessionOpener:
         self._driver = driver
         self._sessions = sessions
         self._leases = leases
-        self._context = context
         self._sockets = sockets
         self._deployment = deployment
         self._launching: set[str] = set()
@@ -108,7 +106,6 @@ class SessionOpener:
     def connect(self, sandbox_id: str, kernel_key: str) -> KernelClient:
         """Return a client of a running sandbox's kernel."""
         return KernelClient(
-            self._context,
             directory=f"{self._sockets}/{sandbox_id}",
             key=kernel_key,
             max_message_bytes=self._settings.max_output_bytes + MESSAGE_SLACK_BYTES,
@@ -146,7 +143,7 @@ class SessionOpener:
                 await wait_for_sockets(spec.socket_directory)
                 await self._driver.seal(spec)
                 kernel = self.connect(spec.sandbox_id, spec.kernel_key)
-                await kernel.wait_until_ready()
+                await self._wait_until_ready(kernel)
                 death.cancel()
                 return kernel
         except BaseException as error:
@@ -157,6 +154,14 @@ class SessionOpener:
             if isinstance(error, BaseExceptionGroup) and (failed := error.subgroup(SandboxFailed)):
                 raise failed.exceptions[0] from None
             raise
+
+    async def _wait_until_ready(self, kernel: KernelClient) -> None:
+        try:
+            await kernel.wait_until_ready()
+        except (ConnectionLost, MessageLost):
+            await asyncio.sleep(4 * DEATH_CHECK_SECONDS)  # who watches for its death knows more: the exit status
+            message = "The kernel closed its connection while it was starting."
+            raise SandboxFailed(message) from None
 
     async def _raise_on_death(self, sandbox_id: str) -> None:
         while True:

@@ -10,7 +10,8 @@ import structlog
 
 from tci.errors import KernelFailed, SessionNotFound
 from tci.kernel.client import KernelClient, MessageLost
-from tci.kernel.outputs import Output, OutputBuffer
+from tci.kernel.output_buffer import OutputBuffer, Outputs
+from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver, SandboxStatus, Usage
 from tci.sessions.session import Verdict
 from tci.settings import Settings
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 
 WATCH_SECONDS = 0.5
 """How often the sandbox of a running execution is looked at: its death is noticed within two seconds."""
+
+DEATH_LOOKS, DEATH_LOOK_SECONDS = 15, 0.1
+"""How often, and at what interval, a sandbox whose kernel closed its connections is looked at."""
 
 NO_USAGE = Usage(cpu=dt.timedelta(), peak_memory_bytes=0)
 
@@ -31,7 +35,7 @@ End = Callable[[Session, EndReason], Awaitable[None]]
 class Result:
     """What came of a run."""
 
-    outputs: tuple[Output, ...]
+    outputs: Outputs
     verdict: Verdict
     duration: dt.timedelta
     cpu: dt.timedelta
@@ -115,6 +119,17 @@ class Runner:
             text = f"OutputLimit: one output was far larger than the limit of {limit} bytes; the session was ended."
             outputs.conclude(text)
             return Verdict.OUTPUT_LIMIT
+        except ConnectionLost:
+            return await self._bury(session, await self._death(session), outputs)
+
+    async def _death(self, session: Session) -> SandboxStatus | None:
+        """Look how a kernel that closed its connections ended: its exit status may be known a moment later."""
+        for _ in range(DEATH_LOOKS):
+            status = await self._driver.inspect(session.sandbox_id)
+            if status is None or not status.is_running:
+                break
+            await asyncio.sleep(DEATH_LOOK_SECONDS)
+        return status
 
     async def _stop(
         self, session: Session, kernel: KernelClient, task: asyncio.Task[bool], outputs: OutputBuffer, timeout: float

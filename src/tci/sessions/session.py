@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tci.kernel.outputs import Output
+from tci.kernel.output_buffer import Outputs
 
 
 class Verdict(StrEnum):
@@ -24,7 +24,7 @@ class Execution:
     """One run of code."""
 
     session_id: str
-    outputs: tuple[Output, ...]
+    outputs: Outputs
     verdict: Verdict
     duration: dt.timedelta
     cpu: dt.timedelta

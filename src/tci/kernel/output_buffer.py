@@ -1,0 +1,193 @@
+"""Keeps an execution's outputs within a limit, as the JSON that goes on the wire."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from tci.kernel.messages import Message
+from tci.kernel.outputs import STREAMS, TEXTS, Output, OutputType, to_output
+
+PIECE_BYTES = 256
+"""What a piece of output costs in memory beside its bytes; so a flood of tiny displays is bounded as well."""
+
+MAX_PIECE_CHARACTERS = 64 * 1024
+"""Longest piece of a text: what is dropped at once when there is too much."""
+
+SHOWN = {"stream", "display_data", "execute_result", "error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """An execution's outputs as the JSON list that goes on the wire, in parts.
+
+    They are not joined here, nor held as Python's text, which takes up to four bytes a character: what an
+    answer costs in memory is what it weighs on the wire.
+    """
+
+    parts: tuple[bytes | bytearray, ...] = (b"[]",)
+
+    def items(self) -> tuple[Output, ...]:
+        """Return them as values."""
+        return tuple(Output(OutputType(item["type"]), item["data"]) for item in orjson.loads(b"".join(self.parts)))
+
+
+@dataclass(slots=True)
+class Piece:
+    """A part of an output as it is kept: of a text its JSON without quotes, of a display its JSON object."""
+
+    type: OutputType
+    json: bytearray
+    size: int
+    """Bytes of output in it, as its caller counts them: of text in UTF-8."""
+
+    @property
+    def cost(self) -> int:
+        """What it takes in memory, and of the limit."""
+        return len(self.json) + PIECE_BYTES
+
+
+class OutputBuffer:
+    """An execution's outputs in order of arrival, within a limit: of more, the head and the tail are kept.
+
+    The limit counts the answer's JSON. Half of it is the head's once it is reached, the rest the tail's; memory
+    and time stay bounded however much arrives.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._piece_characters = min(MAX_PIECE_CHARACTERS, max(limit // 16, 16))
+        self._head: list[Piece] = []
+        self._tail: deque[Piece] = deque()
+        """All pieces, until the limit is reached."""
+        self._left = limit
+        self._is_cut = False
+        self._conclusion: str | None = None
+        self.left_out = 0
+        """Bytes that arrived and were not kept."""
+        self.has_error = False
+        """Whether an `error` output arrived."""
+
+    def add(self, output: Output) -> None:
+        """Append an output, or as much of it as the limit allows; of several errors only the first is kept.
+
+        One failure is one error, also where IPython stumbles over the exception that it shows.
+        """
+        if output.type is OutputType.ERROR:
+            if self.has_error:
+                return
+            self.has_error = True
+        if isinstance(output.data, dict):
+            self._add_display(output.type, output.data)
+            return
+        for start in range(0, len(output.data), self._piece_characters):
+            self._add_text(output.type, output.data[start : start + self._piece_characters])
+
+    def leave_out(self, size: int) -> None:
+        """Count bytes that are not kept: the sandbox itself held them back, or they can't be shown."""
+        self.left_out += size
+
+    def conclude(self, text: str) -> None:
+        """Say how the run ended, as seen from outside; what the kernel said of that end stands below it."""
+        self._conclusion = text
+
+    def outputs(self) -> Outputs:
+        """Return what was kept, neighbouring pieces of one stream as one output."""
+        pieces = [*self._head, *self._note(), *self._tail]
+        if self._conclusion is not None:
+            said = [piece for piece in pieces if piece.type is OutputType.ERROR]
+            pieces = [piece for piece in pieces if piece.type is not OutputType.ERROR]
+            text = self._conclusion + ("\n" if said else "")
+            pieces += [_text_piece(OutputType.ERROR, text), *said]
+        return Outputs((b"[", *_list_items(pieces), b"]"))
+
+    def _note(self) -> list[Piece]:
+        if not self.left_out:
+            return []
+        kind = self._head[-1].type if self._head and self._head[-1].type in STREAMS.values() else OutputType.STDOUT
+        note = f"\n[... {self.left_out} bytes of output left out: the limit is {self._limit} bytes ...]\n"
+        return [_text_piece(kind, note)]
+
+    def _add_text(self, kind: OutputType, text: str) -> None:
+        piece = _text_piece(kind, text)
+        last = self._tail[-1] if self._tail else None
+        if last and last.type is kind and len(last.json) + len(piece.json) <= min(self._piece_characters, self._left):
+            last.json += piece.json
+            last.size += piece.size
+            self._left -= len(piece.json)
+        elif self._makes_room(piece.cost):
+            self._tail.append(piece)
+            self._left -= piece.cost
+        else:
+            self.left_out += piece.size
+
+    def _add_display(self, kind: OutputType, bundle: dict[str, Any]) -> None:
+        parts: list[bytes | memoryview] = []
+        size = 0
+        for mime, value in bundle.items():
+            body = memoryview(value) if isinstance(value, msgspec.Raw) else orjson.dumps(value)
+            parts += [b"," if parts else b"{", orjson.dumps(mime), b":", body]
+            size += len(value.encode()) if isinstance(value, str) else len(body)
+        parts.append(b"}" if parts else b"{}")
+        # Room first: the new and the old never stand beside each other in full.
+        if self._makes_room(sum(map(len, parts)) + PIECE_BYTES):
+            self._tail.append(Piece(kind, bytearray().join(parts), size))
+            self._left -= self._tail[-1].cost
+        else:
+            self.left_out += size
+
+    def _makes_room(self, cost: int) -> bool:
+        """Drop the oldest pieces after the head until there is room; return False where there can be none."""
+        if cost <= self._left:
+            return True
+        if not self._is_cut:
+            self._cut()
+        if cost > self._left + sum(piece.cost for piece in self._tail):
+            return False
+        # Whole pieces go: to shorten one each time would cost its length for every byte that comes.
+        while cost > self._left:
+            dropped = self._tail.popleft()
+            self._left += dropped.cost
+            self.left_out += dropped.size
+        return True
+
+    def _cut(self) -> None:
+        """Make a head of the first half of what the limit allows."""
+        self._is_cut = True
+        head_left = self._limit // 2
+        while self._tail and self._tail[0].cost <= head_left:
+            self._head.append(self._tail.popleft())
+            head_left -= self._head[-1].cost
+
+
+def _text_piece(kind: OutputType, text: str) -> Piece:
+    return Piece(kind, bytearray(memoryview(orjson.dumps(text))[1:-1]), len(text.encode()))
+
+
+def _list_items(pieces: Iterable[Piece]) -> Iterator[bytes | bytearray]:
+    """Give the items of a JSON list in parts; the pieces of one text are one item."""
+    comma = b""
+    for kind, group in itertools.groupby(pieces, key=lambda piece: piece.type):
+        opening = b'{"type":"' + kind.value.encode() + b'","data":'
+        if kind in TEXTS:
+            yield from (comma, opening, b'"', *(piece.json for piece in group), b'"}')
+            comma = b","
+        else:
+            for piece in group:
+                yield from (comma, opening, piece.json, b"}")
+                comma = b","
+
+
+def keep(message: Message, outputs: OutputBuffer) -> None:
+    """Put what a message shows into the buffer, or count what can't be shown of it."""
+    output = to_output(message)
+    if output is not None:
+        outputs.add(output)
+    elif message.large is not None and message.type in SHOWN:
+        outputs.leave_out(len(message.large))
+    if message.left_out:
+        outputs.leave_out(message.left_out)
