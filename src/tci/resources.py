@@ -23,4 +23,4 @@ def migrations() -> Path:
 
 def launcher() -> Path:
     """Return the program that becomes the kernel inside a sandbox."""
-    return Path(__file__).parent / "kernel" / "launcher.py"
+    return Path(__file__).parent / "kernel" / "launcher"

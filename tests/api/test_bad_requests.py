@@ -56,6 +56,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"code": "", "session_id": True}, "session_id"),
     ({"code": "", "session_id": []}, "session_id"),
     ({"code": "", "session_id": {"id": "x"}}, "session_id"),
+    *[({"code": "", "timeout": value}, "timeout") for value in ("5", True, 0, -1, [], {}, float("inf"))],
     ({"code": "", "files": {}}, "files"),
     ({"code": "", "files": "x"}, "files"),
     ({"code": "", "files": 5}, "files"),

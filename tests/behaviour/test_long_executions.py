@@ -185,6 +185,24 @@ def test_client_that_leaves_has_its_code_interrupted(quick: Service, session: st
     assert quick.stdout("print(ticks)", session) == f"{first}\n"
 
 
+def test_run_whose_client_left_is_counted(quick: Service, session: str) -> None:
+    count = quick.run("print(1)", session)["execution"]["execute_count"]
+    with RawCall(quick, ENDLESS, session):
+        time.sleep(BEFORE)
+    assert quick.run("print(1)", session)["execution"]["execute_count"] == count + 2
+
+
+def test_new_session_whose_client_left_before_hearing_of_it_is_ended(quick: Service) -> None:
+    def sessions() -> set[str]:
+        return {listed["id"] for listed in quick.client.get("/tci/sessions").json()["data"]["sessions"]}
+
+    before = sessions()
+    with RawCall(quick, ENDLESS):
+        assert eventually(lambda: bool(sessions() - before))
+        time.sleep(BEFORE)
+    assert eventually(lambda: sessions() == before)
+
+
 def test_client_that_closes_only_its_sending_side_has_its_code_interrupted(quick: Service, session: str) -> None:
     with RawCall(quick, ENDLESS, session) as call:
         time.sleep(BEFORE)

@@ -79,7 +79,7 @@ def changed_copy(directory: Path) -> Path:
     shutil.copytree(source, directory / "src" / "tci", ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("docker", "alembic"):
         shutil.copytree(source.parents[1] / part, directory / part)
-    with (directory / "src" / "tci" / "kernel" / "launcher.py").open("a") as file:
+    with (directory / "src" / "tci" / "kernel" / "launcher" / "start.py").open("a") as file:
         file.write("# another\n")
     return directory / "src"
 

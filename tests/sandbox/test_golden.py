@@ -41,7 +41,7 @@ HOST = Host(
     site_packages=Path("/opt/python/lib/python3.11/site-packages"),
     hidden=(Path("/usr/lib/python3/dist-packages"),),
     environment=Path("/data/environments/abc"),
-    launcher=Path("/src/launcher.py"),
+    launcher=Path("/src/launcher"),
 )
 
 ALIASES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

@@ -98,7 +98,11 @@ class ExecuteRequest(BaseModel):
     language: Literal["python"] = Field("python", description="Only Python is run.")
     session_id: str | None = Field(None, description="A session to go on with; absent or null opens a new one.")
     timeout: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Time limit of this execution in seconds (an extension)."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        strict=True,
+        description="Time limit of this execution in seconds (an extension).",
     )
     files: list[File] | None = Field(None, description="Files to write before the code runs.")
 

@@ -7,7 +7,7 @@ from tci.kernel.launcher import CACHES
 from tci.sandbox.docker_spec import ENVIRONMENT, launch_order
 from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
 
-LAUNCHER = "/opt/tci/launcher.py"
+LAUNCHER = "/opt/tci/launcher"
 SCRIPTS = "/opt/tci/bin"
 
 SHARED_ETC = (

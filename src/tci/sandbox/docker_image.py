@@ -74,7 +74,8 @@ def ca_bundle(settings: Settings) -> bytes:
 def _sources() -> dict[str, bytes]:
     definition = resources.sandbox_definition()
     files = {path.name: path.read_bytes() for path in sorted(definition.iterdir()) if path.is_file()}
-    return files | {"launcher.py": resources.launcher().read_bytes()}
+    launcher = resources.launcher()
+    return files | {f"launcher/{path.name}": path.read_bytes() for path in sorted(launcher.glob("*.py"))}
 
 
 def _context(bundle: bytes) -> io.BytesIO:

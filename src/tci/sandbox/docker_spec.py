@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 
 def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None, limit_data: bool = False) -> str:
-    """Return what the launcher is told, as JSON: see `tci.kernel.launcher.main`."""
+    """Return what the launcher is told, as JSON: see `tci.kernel.launcher.start`."""
     order = {
         "key": spec.kernel_key,
         "uid": SANDBOX_UID,

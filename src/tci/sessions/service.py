@@ -1,5 +1,6 @@
 """Finds or opens a session, has its code run, and counts it."""
 
+import asyncio
 import datetime as dt
 from collections.abc import Mapping
 
@@ -57,13 +58,22 @@ class SessionService:
             files = {}
         else:
             session = await self._find(caller, session_id)
-        # One run at a time in a session, in order of arrival; the time limit then counts from a run's own start.
-        async with self._turnstile.turn(session.id):
-            if session_id is not None:
-                session = await self._find(caller, session_id)  # it may have ended while this call waited
-            kernel = self._kernels.get(session.id) or self._connect(session)
-            result = await self._runner.run(session, kernel, code, files=files, timeout=timeout)
-        count = await self._sessions.count_execution(session.id, dt.datetime.now(dt.UTC))
+        try:
+            # One run at a time in a session, in order of arrival; the time limit then counts from a run's own start.
+            async with self._turnstile.turn(session.id):
+                if session_id is not None:
+                    session = await self._find(caller, session_id)  # it may have ended while this call waited
+                kernel = self._kernels.get(session.id) or self._connect(session)
+                try:
+                    result = await self._runner.run(session, kernel, code, files=files, timeout=timeout)
+                except asyncio.CancelledError:  # it ran all the same
+                    await asyncio.shield(self._count(session))
+                    raise
+            count = await self._count(session)
+        except asyncio.CancelledError:
+            if session_id is None:  # whoever asked for it left before hearing its id
+                await asyncio.shield(self.end(session, EndReason.CLIENT_LEFT))
+            raise
         milliseconds = round(result.duration.total_seconds() * 1000)
         log.info("Executed", session_id=session.id, verdict=result.verdict, duration_ms=milliseconds)
         return Execution(
@@ -76,6 +86,9 @@ class SessionService:
             execute_count=count,
             expires_at=session.expires_at,
         )
+
+    async def _count(self, session: Session) -> int:
+        return await self._sessions.count_execution(session.id, dt.datetime.now(dt.UTC))
 
     def _checked(self, timeout: float | None) -> float:
         if timeout is None:
