@@ -90,6 +90,7 @@ class OutputBuffer:
     def leave_out(self, size: int) -> None:
         """Count bytes that are not kept: the sandbox itself held them back, or they can't be shown."""
         self.left_out += size
+        self._cut()  # the line that tells of it stands here
 
     def conclude(self, text: str) -> None:
         """Say how the run ended, as seen from outside; what the kernel said of that end stands below it."""
@@ -144,8 +145,7 @@ class OutputBuffer:
         """Drop the oldest pieces after the head until there is room; return False where there can be none."""
         if cost <= self._left:
             return True
-        if not self._is_cut:
-            self._cut()
+        self._cut()
         if cost > self._left + sum(piece.cost for piece in self._tail):
             return False
         # Whole pieces go: to shorten one each time would cost its length for every byte that comes.
@@ -156,7 +156,9 @@ class OutputBuffer:
         return True
 
     def _cut(self) -> None:
-        """Make a head of the first half of what the limit allows."""
+        """Make a head of what is there, up to half of what the limit allows; done once."""
+        if self._is_cut:
+            return
         self._is_cut = True
         head_left = self._limit // 2
         while self._tail and self._tail[0].cost <= head_left:
@@ -184,10 +186,10 @@ def _list_items(pieces: Iterable[Piece]) -> Iterator[bytes | bytearray]:
 
 def keep(message: Message, outputs: OutputBuffer) -> None:
     """Put what a message shows into the buffer, or count what can't be shown of it."""
+    if message.left_out:  # before what this message shows
+        outputs.leave_out(message.left_out)
     output = to_output(message)
     if output is not None:
         outputs.add(output)
     elif message.large is not None and message.type in SHOWN:
         outputs.leave_out(len(message.large))
-    if message.left_out:
-        outputs.leave_out(message.left_out)

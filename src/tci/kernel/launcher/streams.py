@@ -64,7 +64,7 @@ class Stream(OutStream):
         self._pipe_lock = threading.RLock()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._waiting = 0
-        self._is_draining = False
+        self._drainer = 0
         self._piece_characters = min(PIECE_CHARACTERS, max(self.budget.limit // 8, 1024))
         super().__init__(*arguments, **options)
         Stream.last_written = self
@@ -74,7 +74,7 @@ class Stream(OutStream):
         self.flush()
 
     def write(self, string: str) -> int | None:
-        if not self._is_draining:  # what a program wrote to the descriptor before is published before
+        if self._drainer != threading.get_ident():  # what a program wrote to the descriptor before comes before
             self.drain()
         if Stream.last_written is not self:  # what was written to the other stream before is published before
             Stream.last_written.flush()
@@ -96,13 +96,13 @@ class Stream(OutStream):
         """Return once all that was written to the descriptor is in the stream."""
         # Under one lock with the watching thread: so nothing is between the pipe and the stream unseen.
         with self._pipe_lock:
-            while not self._is_draining and struct.unpack("i", fcntl.ioctl(self._fid, termios.FIONREAD, b"\0" * 4))[0]:
+            while struct.unpack("i", fcntl.ioctl(self._fid, termios.FIONREAD, b"\0" * 4))[0]:
                 data = os.read(self._fid, 65536)
-                self._is_draining = True
+                self._drainer = threading.get_ident()
                 try:
                     self.write(self._decoder.decode(data))
                 finally:
-                    self._is_draining = False
+                    self._drainer = 0
 
     def _flush_buffers(self) -> Iterator[tuple[Any, str]]:
         self._waiting = 0
