@@ -17,7 +17,8 @@ TOP = {"app", "cli", "__main__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "api": {"api", "sessions", "kernel", "sandbox", "storage"},
-    "sessions": {"sessions", "kernel", "sandbox", "storage"},
+    "sessions": {"sessions", "kernel", "sandbox", "storage", "egress"},
+    "egress": {"egress"},
     "kernel": {"kernel"},
     "sandbox": {"sandbox"},
     "storage": {"storage"},

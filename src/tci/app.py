@@ -10,6 +10,8 @@ import structlog
 from fastapi import FastAPI
 
 from tci.api import document, failure, middleware, routes
+from tci.egress.gate import Gates
+from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sessions.opener import SessionOpener
@@ -40,6 +42,7 @@ class Parts:
     store: SessionStore
     sessions: SessionService
     reaper: Reaper
+    gates: Gates
 
 
 @asynccontextmanager
@@ -55,18 +58,22 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         driver = await stack.enter_async_context(open_driver(settings, deployment=deployment))
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         sockets = stack.enter_context(short_path(settings.run_dir))
+        gates = make_gates(settings, sockets=sockets)
+        stack.callback(gates.close_all)
         opener = SessionOpener(
             settings=settings,
             driver=driver,
             sessions=store,
             leases=leases,
+            gates=gates,
+            policy=effective_policy(settings),
             sockets=sockets,
             deployment=deployment,
         )
         service = SessionService(settings=settings, driver=driver, sessions=store, leases=leases, opener=opener)
         stack.callback(service.close)
         reaper = Reaper(settings=settings, driver=driver, service=service, opener=opener, sessions=store, leases=leases)
-        yield Parts(accounts=AccountStore(engine), store=store, sessions=service, reaper=reaper)
+        yield Parts(accounts=AccountStore(engine), store=store, sessions=service, reaper=reaper, gates=gates)
 
 
 @asynccontextmanager
@@ -87,10 +94,14 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         choice, reason = await choose(settings)
-        log.info("Starting", sandbox=choice.value, reason=reason)
+        policy = effective_policy(settings)
+        log.info("Starting", sandbox=choice.value, reason=reason, egress=policy.value)
+        if policy is not settings.egress:
+            log.warning("Squid is not installed: code reaches no network, not even the package index")
         async with open_parts(settings) as parts:
             await parts.reaper.reconcile()  # be right before being ready
-            async with running(parts.reaper.run_reap(), parts.reaper.run_reconcile()):
+            loops = (parts.reaper.run_reap(), parts.reaper.run_reconcile(), run_proxy(settings, parts.gates))
+            async with running(*loops):
                 yield {"accounts": parts.accounts, "sessions": parts.sessions, "settings": settings}
             if settings.is_embedded:
                 app.state.is_clean = False

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
+from tci.egress.open import effective_policy
 from tci.errors import SetupError
 from tci.log import configure_logging
 from tci.sandbox import choose
-from tci.settings import Settings
+from tci.settings import EgressPolicy, Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import migrate as migrate_database
 from tci.storage.database import open_database, require_current_schema
@@ -117,6 +118,7 @@ async def _check(settings: Settings) -> None:
             pass
     async with choose.open_driver(settings, deployment=""):
         pass
+    effective_policy(settings)
 
 
 @app.command()
@@ -139,6 +141,10 @@ def prepare() -> None:
 @keys.command("create")
 def create_key(
     account: Annotated[str, typer.Option(help="Account that the key belongs to; made if it is new.")] = DEFAULT_ACCOUNT,
+    egress: Annotated[
+        EgressPolicy | None,
+        typer.Option(help="What its sessions may reach at most; left out: what the service allows."),
+    ] = None,
     if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if there is any key.")] = False,
 ) -> None:
     """Make a key and print it, once: only its hash is stored."""
@@ -150,7 +156,7 @@ def create_key(
             store = AccountStore(engine)
             if if_none and (settings.bootstrap_api_key or await store.list_keys()):
                 return
-            key = await store.create_key(account)
+            key = await store.create_key(account, egress=egress)
         typer.echo(key) if not if_none else typer.echo(_first_key(settings, key))
 
     asyncio.run(run())
@@ -167,13 +173,15 @@ def _first_key(settings: Settings, key: str) -> str:
 
 @keys.command("list")
 def list_keys() -> None:
-    """List keys: id, account, first characters, when made, whether revoked."""
+    """List keys: id, account, first characters, when made, whether revoked, what they let code reach at most."""
 
     async def run() -> None:
         async with open_database(Settings()) as engine:
             for key in await AccountStore(engine).list_keys():
                 state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "valid"
-                typer.echo(f"{key.id}\t{key.account}\t{key.prefix}...\t{key.created_at:%Y-%m-%d}\t{state}")
+                typer.echo(
+                    f"{key.id}\t{key.account}\t{key.prefix}...\t{key.created_at:%Y-%m-%d}\t{state}\t{key.egress or '-'}"
+                )
 
     asyncio.run(run())
 

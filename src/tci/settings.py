@@ -22,6 +22,19 @@ class SandboxChoice(StrEnum):
     BUBBLEWRAP = "bubblewrap"
 
 
+class EgressPolicy(StrEnum):
+    """What code in a sandbox may reach; each allows what those before it do."""
+
+    NONE = "none"
+    PACKAGES = "packages"
+    OPEN = "open"
+
+    def narrowed(self, other: "EgressPolicy | None") -> "EgressPolicy":
+        """Return whichever of the two allows less; None says nothing."""
+        order = list(EgressPolicy)
+        return self if other is None else min(self, other, key=order.index)
+
+
 class Settings(BaseSettings):
     """The operator's settings, read from `TCI_...` variables and from a `.env` file."""
 
@@ -78,15 +91,30 @@ class Settings(BaseSettings):
         ("numpy", "pandas", "matplotlib.pyplot"), description="Modules imported before the first code, by commas."
     )
 
+    egress: EgressPolicy = Field(
+        EgressPolicy.PACKAGES,
+        description="What code may reach: none, packages (the package index) or open (public addresses).",
+    )
+    egress_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("files.pythonhosted.org", "pypi.org"),
+        description="Hosts that code may reach although their addresses are not public, or under packages; by commas.",
+    )
+    egress_proxy: str | None = Field(
+        None,
+        description="host:port of a proxy elsewhere (its next port serves open); empty: Squid, run by the service.",
+    )
+
     docker_host: str | None = Field(
         None, description="URL of the Docker engine; empty: as the docker command finds it."
     )
     docker_runtime: str | None = Field(
         None, description="OCI runtime of the containers, say runsc; empty: the engine's."
     )
-    pip_index_url: str | None = Field(None, description="Package index for building the sandbox; empty: pip's own.")
+    pip_index_url: str | None = Field(
+        None, description="Package index for building the sandbox and for pip in it; empty: pip's own."
+    )
     ca_bundle: Path | None = Field(
-        None, description="CA certificates (PEM) for building the sandbox; empty: the host's."
+        None, description="CA certificates (PEM) for building the sandbox and for code in it; empty: SSL_CERT_FILE's."
     )
 
     @model_validator(mode="before")
@@ -94,8 +122,9 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """Let `TCI_X=` in a file mean the default: the way `.env.example` shows a setting that has none."""
         unset = {name: value for name, value in values.items() if value != ""}
-        if isinstance(unset.get("preload"), str):
-            unset["preload"] = tuple(part.strip() for part in str(unset["preload"]).split(",") if part.strip())
+        for name in ("preload", "egress_hosts"):
+            if isinstance(unset.get(name), str):
+                unset[name] = tuple(part.strip() for part in str(unset[name]).split(",") if part.strip())
         return unset
 
     @model_validator(mode="after")

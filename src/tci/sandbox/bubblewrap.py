@@ -75,7 +75,7 @@ class BubblewrapDriver(SandboxDriver):
     @override
     async def launch(self, spec: SandboxSpec) -> None:
         spec.socket_directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        spec.socket_directory.mkdir(mode=0o700)
+        spec.socket_directory.mkdir(mode=0o700, exist_ok=True)  # with the gate in it, the service has made it already
         try:
             await finish(asyncio.to_thread(self._start, spec))
         except BaseException as error:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tci.kernel.launcher import CACHES
-from tci.sandbox.docker_spec import ENVIRONMENT, launch_order
+from tci.kernel.launcher import CACHES, SOCKET_DIRECTORY
+from tci.sandbox.docker_spec import environment as common_environment
+from tci.sandbox.docker_spec import launch_order
 from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
 
 LAUNCHER = "/opt/tci/launcher"
@@ -48,6 +49,7 @@ def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int, bloc
         *_system(host),
         *_python(host),
         *_own_files(spec, host),
+        *_egress(spec),
         *("--remount-ro", "/"),
         *("--chdir", HOME),
         *("--info-fd", str(info_descriptor)),
@@ -75,7 +77,7 @@ def warm_arguments(host: Host, script: Path) -> list[str]:
 
 def environment(spec: SandboxSpec, *, listeners: dict[str, int], limit_data: bool) -> dict[str, str]:
     """Return the whole environment of a sandbox; each process is limited where no control group limits all."""
-    return ENVIRONMENT | {
+    return common_environment(spec) | {
         "PATH": f"{HOME}/.local/bin:{SCRIPTS}:/usr/bin:/bin",
         "TCI_LAUNCH": launch_order(spec, sockets=listeners, limit_data=limit_data),
     }
@@ -132,6 +134,14 @@ def _directories(path: Path) -> list[str]:
     """Make a directory and those above it readable: bwrap makes them its owner's alone, and code is another user."""
     above = [*reversed(path.parents), path][1:]
     return [argument for directory in above for argument in ("--perms", "0755", "--dir", str(directory))]
+
+
+def _egress(spec: SandboxSpec) -> list[str]:
+    """Show the gate's directory, the one thing in the jail that the service has made for this session."""
+    if spec.egress_directory is None:
+        return []
+    target = f"{SOCKET_DIRECTORY}/egress"
+    return [*_directories(Path(target).parent), "--ro-bind", str(spec.egress_directory), target]
 
 
 def _own_files(spec: SandboxSpec, host: Host) -> list[str]:

@@ -3,11 +3,15 @@
 import json
 from typing import Any
 
-from tci.kernel.launcher import SOCKET_DIRECTORY
+from tci.kernel.launcher import PROXY_ADDRESS, SOCKET_DIRECTORY
 from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
 
 DEPLOYMENT_LABEL = "tci.deployment"
 SANDBOX_LABEL = "tci.sandbox"
+
+FORWARDER = "http://{}:{}".format(*PROXY_ADDRESS)
+
+CA_VARIABLES = ("CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 ENVIRONMENT = {
     "HOME": HOME,
@@ -24,14 +28,31 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "PIP_BREAK_SYSTEM_PACKAGES": "1",
+    "HTTP_PROXY": FORWARDER,
+    "HTTPS_PROXY": FORWARDER,
+    "http_proxy": FORWARDER,
+    "https_proxy": FORWARDER,
+    "NO_PROXY": "localhost,127.0.0.1,::1",
+    "no_proxy": "localhost,127.0.0.1,::1",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_COLOR": "1",
     "PIP_NO_INPUT": "1",
     "PIP_NO_WARN_SCRIPT_LOCATION": "1",
     "PIP_PROGRESS_BAR": "off",
+    "PIP_RETRIES": "2",
     "PIP_ROOT_USER_ACTION": "ignore",
 }
-"""The whole environment of a sandbox, besides the driver's own PATH; nothing of the service's gets in."""
+"""What every sandbox's environment holds; nothing of the service's gets in."""
+
+
+def environment(spec: SandboxSpec) -> dict[str, str]:
+    """Return the whole environment of a sandbox, besides the driver's own PATH and the launcher's order."""
+    variables = dict(ENVIRONMENT)
+    if spec.pip_index_url:
+        variables["PIP_INDEX_URL"] = spec.pip_index_url
+    if spec.has_ca:
+        variables |= dict.fromkeys(CA_VARIABLES, f"{SOCKET_DIRECTORY}/egress/ca.pem")
+    return variables
 
 
 def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None, limit_data: bool = False) -> str:
@@ -44,6 +65,7 @@ def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None, li
         "data_bytes": spec.limits.memory_bytes if limit_data else None,
         "output_bytes": spec.limits.output_bytes,
         "preload": spec.preload,
+        "has_gate": spec.egress_directory is not None,
         "sockets": sockets,
     }
     return json.dumps(order)
@@ -58,13 +80,13 @@ def container_config(spec: SandboxSpec, *, image: str, runtime: str | None = Non
     """Return the body of `POST /containers/create` (Docker Engine API v1.41) for a sandbox."""
     limits = spec.limits
     tmpfs = f"rw,nosuid,nodev,exec,size={limits.disk_bytes},uid={SANDBOX_UID},gid={SANDBOX_UID}"
-    environment = ENVIRONMENT | {
+    variables = environment(spec) | {
         "PATH": f"{HOME}/.local/bin:/usr/local/bin:/usr/bin:/bin",
         "TCI_LAUNCH": launch_order(spec),
     }
     return {
         "Image": image,
-        "Env": [f"{name}={value}" for name, value in environment.items()],
+        "Env": [f"{name}={value}" for name, value in variables.items()],
         "WorkingDir": HOME,
         "Hostname": "sandbox",
         "NetworkDisabled": True,

@@ -45,6 +45,13 @@ class SandboxSpec:
     kernel_key: str
     limits: Limits
     preload: tuple[str, ...] = ()
+    egress_directory: Path | None = None
+    """What holds the gate to the network, and `ca.pem` where the operator has certificates; None: no way out.
+
+    It lies in the socket directory, is called `egress`, and is made by the service before the launch.
+    """
+    has_ca: bool = False
+    pip_index_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

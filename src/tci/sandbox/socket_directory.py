@@ -12,7 +12,7 @@ def make_socket_directory(directory: Path) -> None:
     other users of the host.
     """
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)  # with the gate in it, the service has made it already
     directory.chmod(0o777)
 
 

@@ -5,15 +5,17 @@ import datetime as dt
 import secrets
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 
 import structlog
 
+from tci.egress.gate import Gates
 from tci.errors import LaunchTimeout, SandboxFailed
 from tci.ids import new_sandbox_id, new_session_id
 from tci.kernel.client import KernelClient, MessageLost, wait_for_sockets
 from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec
-from tci.settings import Settings
+from tci.settings import EgressPolicy, Settings
 from tci.storage.account_store import Caller
 from tci.storage.lease_store import LeaseStore
 from tci.storage.session_store import Session, SessionStore
@@ -37,6 +39,8 @@ class SessionOpener:
         driver: SandboxDriver,
         sessions: SessionStore,
         leases: LeaseStore,
+        gates: Gates,
+        policy: EgressPolicy,
         sockets: str,
         deployment: str,
     ) -> None:
@@ -44,6 +48,8 @@ class SessionOpener:
         self._driver = driver
         self._sessions = sessions
         self._leases = leases
+        self._gates = gates
+        self._policy = policy
         self._sockets = sockets
         self._deployment = deployment
         self._launching: set[str] = set()
@@ -76,9 +82,10 @@ class SessionOpener:
     async def _open(
         self, caller: Caller, session_id: str, files: Mapping[str, bytes], started_at: dt.datetime, ttl: dt.timedelta
     ) -> tuple[Session, KernelClient]:
-        spec = self._spec()
-        self._launching.add(spec.sandbox_id)
+        sandbox_id, policy = new_sandbox_id(), self._policy.narrowed(caller.egress)
+        self._launching.add(sandbox_id)
         try:
+            spec = self._spec(sandbox_id, await self._gates.open(sandbox_id, policy))
             kernel = await self._launch(spec)
             if files:
                 await kernel.put(files)
@@ -92,15 +99,17 @@ class SessionOpener:
                 last_execute_at=started_at,
                 expires_at=started_at + ttl,
                 execute_count=0,
+                egress=policy,
             )
             await self._sessions.open(session, price_usd=Decimal(self._settings.session_price_usd))
         except BaseException:
             # Shielded: a caller who leaves in the middle must not leave a sandbox behind.
-            await asyncio.shield(self._driver.destroy(spec.sandbox_id))
+            self._gates.close(sandbox_id)
+            await asyncio.shield(self._driver.destroy(sandbox_id))
             raise
         finally:
-            self._launching.discard(spec.sandbox_id)
-        log.info("Opened session", session_id=session_id, account=caller.account, sandbox_id=spec.sandbox_id)
+            self._launching.discard(sandbox_id)
+        log.info("Opened session", session_id=session_id, account=caller.account, sandbox_id=sandbox_id)
         return session, kernel
 
     def connect(self, sandbox_id: str, kernel_key: str) -> KernelClient:
@@ -111,9 +120,16 @@ class SessionOpener:
             max_message_bytes=self._settings.max_output_bytes + MESSAGE_SLACK_BYTES,
         )
 
-    def _spec(self) -> SandboxSpec:
+    async def reopen_gate(self, session: Session) -> None:
+        """Listen again for a session that another process opened; does nothing where its gate is open."""
+        await self._gates.open(session.sandbox_id, self._policy.narrowed(session.egress))
+
+    def close_gate(self, sandbox_id: str) -> None:
+        """Let nothing more out of a sandbox that is about to end."""
+        self._gates.close(sandbox_id)
+
+    def _spec(self, sandbox_id: str, egress_directory: Path | None) -> SandboxSpec:
         settings = self._settings
-        sandbox_id = new_sandbox_id()
         limits = Limits(
             memory_bytes=settings.sandbox_memory_bytes,
             cpus=settings.sandbox_cpus,
@@ -130,6 +146,9 @@ class SessionOpener:
             kernel_key=secrets.token_hex(32),
             limits=limits,
             preload=settings.preload,
+            egress_directory=egress_directory,
+            has_ca=egress_directory is not None and self._gates.has_ca,
+            pip_index_url=settings.pip_index_url,
         )
 
     async def _launch(self, spec: SandboxSpec) -> KernelClient:

@@ -66,6 +66,8 @@ class Reaper:
             # Where a call is running, it sees the death itself and says more about it.
             if (status is None or not status.is_running) and not self._service.is_busy(session.id):
                 await self._service.end(session, reason_of_death(status))
+            elif status is not None:
+                await self._opener.reopen_gate(session)
         orphans = running - launching - {session.sandbox_id for session in live}
         for sandbox_id in orphans:
             log.warning("Destroying orphan", sandbox_id=sandbox_id)

@@ -113,6 +113,7 @@ class SessionService:
         if await self._sessions.end(session.id, reason):
             log.info("Ended session", session_id=session.id, account=session.account, reason=reason.name.lower())
         self._forget(session.id)
+        self._opener.close_gate(session.sandbox_id)
         await self._driver.destroy(session.sandbox_id)
         try:
             await self._leases.release(session.id, account_id=session.account_id)

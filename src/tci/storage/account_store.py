@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tci.ids import new_api_key
+from tci.settings import EgressPolicy
 from tci.storage.tables import accounts, api_keys
 
 PREFIX_LENGTH = 8
@@ -22,6 +23,8 @@ class Caller:
 
     account_id: int
     account: str
+    egress: EgressPolicy | None = None
+    """What the key lets its sessions reach at most; None: what the service allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class ApiKey:
     prefix: str
     created_at: dt.datetime
     revoked_at: dt.datetime | None
+    egress: str | None
 
 
 class AccountStore:
@@ -49,7 +53,7 @@ class AccountStore:
         """
         digest = _digest(key)
         query = (
-            select(api_keys.c.digest, accounts.c.id, accounts.c.name)
+            select(api_keys.c.digest, api_keys.c.egress, accounts.c.id, accounts.c.name)
             .join(accounts, accounts.c.id == api_keys.c.account_id)
             .where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
         )
@@ -57,20 +61,22 @@ class AccountStore:
             row = (await db.execute(query)).first()
         if row is None or not hmac.compare_digest(row.digest, digest):
             return None
-        return Caller(account_id=row.id, account=row.name)
+        return Caller(
+            account_id=row.id, account=row.name, egress=None if row.egress is None else EgressPolicy(row.egress)
+        )
 
-    async def create_key(self, account: str, *, value: str | None = None) -> str:
+    async def create_key(self, account: str, *, value: str | None = None, egress: EgressPolicy | None = None) -> str:
         """Make a key for the account, which is made too if it is new, and return the key.
 
         A given value that is a key already is left as it is, revoked or not.
         """
         key = value or new_api_key()
         try:
-            return await self._create_key(account, key)
+            return await self._create_key(account, key, egress)
         except IntegrityError:  # another process has just made the account, or this very key
-            return await self._create_key(account, key)
+            return await self._create_key(account, key, egress)
 
-    async def _create_key(self, account: str, key: str) -> str:
+    async def _create_key(self, account: str, key: str, egress: EgressPolicy | None) -> str:
         now = dt.datetime.now(dt.UTC)
         async with self._engine.begin() as db:
             if (await db.execute(select(api_keys.c.id).where(api_keys.c.digest == _digest(key)))).first():
@@ -81,13 +87,15 @@ class AccountStore:
                 "prefix": key[: min(PREFIX_LENGTH, len(key) // 4)],
                 "digest": _digest(key),
                 "created_at": now,
+                "egress": egress,
             }
             await db.execute(insert(api_keys).values(row))
         return key
 
     async def list_keys(self) -> list[ApiKey]:
         """Return every key, oldest first."""
-        columns = (api_keys.c.id, accounts.c.name, api_keys.c.prefix, api_keys.c.created_at, api_keys.c.revoked_at)
+        key = api_keys.c
+        columns = (key.id, accounts.c.name, key.prefix, key.created_at, key.revoked_at, key.egress)
         query = select(*columns).join(accounts, accounts.c.id == api_keys.c.account_id).order_by(api_keys.c.id)
         async with self._engine.connect() as db:
             return [ApiKey(*row) for row in await db.execute(query)]

@@ -8,6 +8,7 @@ from enum import StrEnum
 from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tci.settings import EgressPolicy
 from tci.storage.tables import accounts, deployment, ledger, sessions
 
 
@@ -38,6 +39,7 @@ class Session:
     last_execute_at: dt.datetime
     expires_at: dt.datetime
     execute_count: int
+    egress: EgressPolicy = EgressPolicy.NONE
     ended_at: dt.datetime | None = None
     end_reason: str | None = None
 
@@ -116,4 +118,5 @@ def _query() -> Select[tuple[object, ...]]:
 
 
 def _session(row: Row[tuple[object, ...]]) -> Session:
-    return Session(**row._mapping)  # noqa: SLF001 (the documented way to a row's columns by name)
+    columns = dict(row._mapping)  # noqa: SLF001 (the documented way to a row's columns by name)
+    return Session(**columns | {"egress": EgressPolicy(str(columns["egress"]))})

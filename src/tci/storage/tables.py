@@ -95,6 +95,7 @@ api_keys = Table(
     Column("digest", String(64), nullable=False, unique=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("egress", String(16)),
 )
 
 sessions = Table(
@@ -108,6 +109,7 @@ sessions = Table(
     Column("last_execute_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("execute_count", Integer, nullable=False),
+    Column("egress", String(16), nullable=False, server_default="none"),
     Column("ended_at", UtcDateTime),
     Column("end_reason", String(40)),
     Index("ix_sessions_account_id_ended_at_started_at", "account_id", "ended_at", "started_at"),

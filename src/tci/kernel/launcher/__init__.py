@@ -15,5 +15,8 @@ CHANNELS = ("shell", "iopub", "control")
 
 SOCKET_DIRECTORY = "/run/tci"
 
+PROXY_ADDRESS = ("127.0.0.1", 3128)
+"""Where programs in the jail find the way out (`forwarder`)."""
+
 CACHES = {"MPLCONFIGDIR": "/opt/tci/matplotlib", "NUMBA_CACHE_DIR": "/opt/tci/numba"}
 """What was prepared with the sandbox's files (see warm.py there), by the variable that says where it is wanted."""

@@ -5,11 +5,13 @@ import importlib
 import json
 import os
 import shutil
+import site
 import socket
 import sys
 import warnings
 
 from . import CACHES, CHANNELS, SOCKET_DIRECTORY
+from .forwarder import start_forwarder
 from .privileges import drop_privileges, limit_process
 
 
@@ -19,6 +21,8 @@ def main() -> None:
     listeners = listen(order.get("sockets"))
     limit_process(open_files=order["open_files"], data_bytes=order["data_bytes"])
     drop_privileges(order["uid"], order["gid"])
+    start_forwarder(has_gate=order["has_gate"])
+    show_user_packages()
     preload(order["preload"])
     # Only now: with it come ipykernel and all that it needs.
     kernel = importlib.import_module(f"{__package__}.kernel")
@@ -43,6 +47,14 @@ def listen(inherited: dict[str, int] | None) -> dict[str, int]:
         descriptors[channel] = listener.detach()
     os.umask(0o022)
     return descriptors
+
+
+def show_user_packages() -> None:
+    """Have Python look where pip installs what code asks for; at its own start it leaves out what is not there yet."""
+    directory = site.getusersitepackages()
+    os.makedirs(directory, exist_ok=True)
+    installed = [index for index, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
+    sys.path.insert(installed[0] if installed else len(sys.path), directory)
 
 
 def preload(modules: list[str]) -> None:
