@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
-from tci.egress.open import effective_policy
+from tci.egress.open import effective_policy, serve_proxy
 from tci.errors import SetupError
 from tci.log import configure_logging
 from tci.sandbox import choose
@@ -129,6 +129,24 @@ def migrate() -> None:
         async with open_database(Settings()) as engine:
             await migrate_database(engine)
 
+    asyncio.run(run())
+
+
+@app.command()
+def egress(
+    address: Annotated[str, typer.Option(help="Address to listen on; one of version 6 in brackets.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of policy packages; the next is that of open.")] = 3128,
+) -> None:
+    """Run the proxy for services elsewhere, which name it in TCI_EGRESS_PROXY."""
+
+    async def run() -> None:
+        task = asyncio.ensure_future(serve_proxy(Settings(), address=address, port=port))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    configure_logging(Settings().log_level)
     asyncio.run(run())
 
 

@@ -12,7 +12,7 @@ from tci.egress.squid_config import INSIDE_4, INSIDE_6, SquidConfig
 
 @pytest.fixture
 def config(tmp_path: Path) -> SquidConfig:
-    return SquidConfig(directory=tmp_path, packages_port=3128, open_port=3129, hosts=("pypi.org",))
+    return SquidConfig(directory=tmp_path, address="127.0.0.1", packages_port=3128, open_port=3129, hosts=("pypi.org",))
 
 
 def test_squid_takes_the_configuration_without_a_warning(config: SquidConfig, tmp_path: Path) -> None:
@@ -49,5 +49,5 @@ def test_public_address_of_version_6_is_not_inside() -> None:
 
 
 def test_without_hosts_nothing_is_listed(tmp_path: Path) -> None:
-    text = SquidConfig(directory=tmp_path, packages_port=1, open_port=2, hosts=()).text()
+    text = SquidConfig(directory=tmp_path, address="127.0.0.1", packages_port=1, open_port=2, hosts=()).text()
     assert "acl listed dstdomain -n none.invalid" in text

@@ -33,11 +33,21 @@ def make_gates(settings: Settings, *, sockets: str) -> Gates:
 
 async def run_proxy(settings: Settings, gates: Gates) -> None:
     """Keep the proxy behind the gates running for ever, where it is this service's to run."""
+    if not settings.egress_proxy and effective_policy(settings) is not EgressPolicy.NONE:
+        await _squid(settings).run(gates.use)
+
+
+async def serve_proxy(settings: Settings, *, address: str, port: int) -> None:
+    """Keep a proxy running for services elsewhere: `packages` on this port, `open` on the next."""
+    await _squid(settings, listen=(address, port)).run(lambda _proxy: None)
+
+
+def _squid(settings: Settings, *, listen: tuple[str, int] | None = None) -> Squid:
     program = find_squid()
-    if settings.egress_proxy or effective_policy(settings) is EgressPolicy.NONE or program is None:
-        return
+    if program is None:
+        raise SetupError("Squid is not installed (apt-get install squid).")
     directory = settings.data_dir / "egress"
-    await Squid(program, directory=directory, hosts=hosts(settings), ports=ports(settings)).run(gates)
+    return Squid(program, directory=directory, hosts=hosts(settings), ports=ports(settings), listen=listen)
 
 
 def trusted(settings: Settings) -> Path | None:

@@ -8,11 +8,12 @@ import shutil
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
-from tci.egress.gate import Gates, Proxy
+from tci.egress.gate import Proxy
 from tci.egress.squid_config import SquidConfig
 from tci.settings import EgressPolicy
 
@@ -41,22 +42,32 @@ def find_squid() -> Path | None:
 class Squid:
     """One Squid process and the loop that keeps it running."""
 
-    def __init__(self, program: Path, *, directory: Path, hosts: tuple[str, ...], ports: frozenset[int]) -> None:
+    def __init__(
+        self,
+        program: Path,
+        *,
+        directory: Path,
+        hosts: tuple[str, ...],
+        ports: frozenset[int],
+        listen: tuple[str, int] | None = None,
+    ) -> None:
         self._program = program
         self._directory = directory
         self._hosts = hosts
         self._web_ports = ports
+        self._listen = listen
+        """Address and first port, where others are to find it; None: the loopback, and ports that are free."""
         self._said: deque[str] = deque(maxlen=20)
 
-    async def run(self, gates: Gates) -> None:
-        """Keep Squid running for ever, and tell the gates where it listens; ends it when cancelled."""
+    async def run(self, use: Callable[[Proxy], None]) -> None:
+        """Keep Squid running for ever, and say at each start where it listens; ends it when cancelled."""
         pause = RESTART_SECONDS[0]
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._kill_stale()
         while True:
             started = asyncio.get_running_loop().time()
             try:
-                await self._run_once(gates)
+                await self._run_once(use)
             except OSError as error:
                 self._said.append(str(error))
             if asyncio.get_running_loop().time() - started > STEADY_SECONDS:
@@ -65,7 +76,7 @@ class Squid:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RESTART_SECONDS[1])
 
-    async def _run_once(self, gates: Gates) -> None:
+    async def _run_once(self, use: Callable[[Proxy], None]) -> None:
         config = self._config()
         path = self._directory / "squid.conf"
         path.write_text(config.text())
@@ -78,7 +89,7 @@ class Squid:
             # Ctrl-C in a terminal reaches the whole foreground group; Squid is ended by us, after the sessions.
             start_new_session=True,
         )
-        gates.use(Proxy(LOCAL, {EgressPolicy.PACKAGES: config.packages_port, EgressPolicy.OPEN: config.open_port}))
+        use(Proxy(config.address, {EgressPolicy.PACKAGES: config.packages_port, EgressPolicy.OPEN: config.open_port}))
         try:
             assert process.stderr is not None  # noqa: S101 (it is a pipe)
             async for line in process.stderr:
@@ -88,13 +99,15 @@ class Squid:
             await _end(process)
 
     def _config(self) -> SquidConfig:
-        packages_port, open_port = _free_ports(2)
+        address, first = self._listen or (LOCAL, 0)
+        packages_port, open_port = (first, first + 1) if first else _free_ports(2)
         user = None
         if os.geteuid() == 0:
             known = {entry.pw_name for entry in pwd.getpwall()}
             user = next((name for name in UNPRIVILEGED_USERS if name in known), None)
         return SquidConfig(
             directory=self._directory,
+            address=address,
             packages_port=packages_port,
             open_port=open_port,
             hosts=self._hosts,

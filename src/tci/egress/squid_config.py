@@ -50,6 +50,8 @@ class SquidConfig:
     """What one Squid is told."""
 
     directory: Path
+    address: str
+    """Where Squid listens, in Squid's notation: an address of version 6 in brackets."""
     packages_port: int
     open_port: int
     hosts: tuple[str, ...]
@@ -62,8 +64,8 @@ class SquidConfig:
         """Return `squid.conf`."""
         who = f"cache_effective_user {self.user}\n" if self.user else ""
         return f"""\
-http_port 127.0.0.1:{self.packages_port} name=packages
-http_port 127.0.0.1:{self.open_port} name=open
+http_port {self.address}:{self.packages_port} name=packages
+http_port {self.address}:{self.open_port} name=open
 acl packages myportname packages
 acl open myportname open
 
