@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         None, description="OCI runtime of the containers, say runsc; empty: the engine's."
     )
     docker_apparmor: str | None = Field(
-        None, description="AppArmor profile of the containers, by name; empty: the engine's."
+        None, description="AppArmor profile of the containers, where the host has AppArmor; empty: the engine's."
     )
     pip_index_url: str | None = Field(None, description="Package index for building the sandbox; empty: pip's own.")
     ca_bundle: Path | None = Field(

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from tci import resources
+from tci.sandbox.choose import choose
+from tci.sandbox.docker_image import _sources
+from tci.settings import SandboxChoice, Settings
 from tests.sandbox.bpf import decide
 from tests.sandbox.calls import FAMILIES, NEW_NAMESPACES
 
@@ -96,6 +99,18 @@ def test_other_processor_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resources.seccomp_filter() is not None
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert resources.seccomp_filter() is None
+
+
+async def test_start_up_line_says_where_there_is_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    bubblewrap = Settings(sandbox=SandboxChoice.BUBBLEWRAP, _env_file=None)
+    assert await choose(bubblewrap) == (SandboxChoice.BUBBLEWRAP, "set by TCI_SANDBOX")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert "no filter for riscv64" in (await choose(bubblewrap))[1]
+
+
+def test_filter_is_no_part_of_the_image() -> None:
+    files = [name for name in _sources() if not name.startswith("launcher/")]
+    assert files == ["Dockerfile", "requirements.txt", "warm.py"]
 
 
 def compiled(machine: str) -> bytes:

@@ -144,8 +144,10 @@ class BubblewrapDriver(SandboxDriver):
         info_write: int | None
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
-        seccomp = os.open(self._filter, os.O_RDONLY) if self._filter else None
+        seccomp = None
         try:
+            if self._filter is not None:
+                seccomp = os.open(self._filter, os.O_RDONLY)
             numbers = {channel: listener.fileno() for channel, listener in listeners.items()}
             descriptors = Descriptors(info=info_write, block=block_read, seccomp=seccomp)
             child = subprocess.Popen(
