@@ -50,6 +50,7 @@ class Bench:
             cpus=1.0,
             pids=64,
             disk_bytes=1024**2,
+            inodes=1000,
             shm_bytes=1024**2,
             open_files=256,
             output_bytes=1024**2,

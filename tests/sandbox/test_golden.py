@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tci.sandbox.bubblewrap_spec import Host, bwrap_arguments, environment
-from tci.sandbox.docker_spec import container_config
+from tci.sandbox.bubblewrap_spec import Descriptors, Host, bwrap_arguments, environment
+from tci.sandbox.docker_spec import Confinement, container_config
 from tci.sandbox.driver import Limits, SandboxSpec
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,6 +26,7 @@ SPEC = SandboxSpec(
         cpus=1.5,
         pids=256,
         disk_bytes=1024**3,
+        inodes=100_000,
         shm_bytes=64 * 1024**2,
         open_files=1024,
         output_bytes=16 * 1024**2,
@@ -47,30 +48,40 @@ HOST = Host(
     launcher=Path("/src/launcher"),
 )
 
+DESCRIPTORS = Descriptors(info=9, block=10, seccomp=11)
+
 ALIASES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Links into /usr, which differ from one Debian to the next."""
 
 
 def test_container_config_is_the_golden_one() -> None:
-    config = container_config(SPEC, image="tci-sandbox:golden")
+    config = container_config(SPEC, image="tci-sandbox:golden", confinement=Confinement(seccomp="{PROFILE}"))
     config["Env"].sort()
     compare("container_config", config)
 
 
 def test_container_config_names_the_runtime_that_is_set() -> None:
-    assert container_config(SPEC, image="x", runtime="runsc")["HostConfig"]["Runtime"] == "runsc"
-    assert "Runtime" not in container_config(SPEC, image="x")["HostConfig"]
+    runsc = Confinement(seccomp="{}", runtime="runsc")
+    assert container_config(SPEC, image="x", confinement=runsc)["HostConfig"]["Runtime"] == "runsc"
+    plain = Confinement(seccomp="{}")
+    assert "Runtime" not in container_config(SPEC, image="x", confinement=plain)["HostConfig"]
+
+
+def test_container_config_names_the_apparmor_profile_that_is_set() -> None:
+    confinement = Confinement(seccomp="{}", apparmor="tci")
+    options = container_config(SPEC, image="x", confinement=confinement)["HostConfig"]["SecurityOpt"]
+    assert options == ["no-new-privileges", "seccomp={}", "apparmor=tci"]
 
 
 @pytest.mark.parametrize(("name", "is_root"), [("bwrap_root", True), ("bwrap_user", False)])
 def test_bwrap_arguments_are_the_golden_ones(name: str, is_root: bool) -> None:
-    arguments = bwrap_arguments(SPEC, host=host(is_root=is_root), info_descriptor=9, block_descriptor=10)
+    arguments = bwrap_arguments(SPEC, host=host(is_root=is_root), descriptors=DESCRIPTORS)
     compare(name, by_option(arguments))
 
 
 def test_bwrap_arguments_share_no_host_directory_for_writing() -> None:
     for is_root in (True, False):
-        arguments = bwrap_arguments(SPEC, host=host(is_root=is_root), info_descriptor=9, block_descriptor=10)
+        arguments = bwrap_arguments(SPEC, host=host(is_root=is_root), descriptors=DESCRIPTORS)
         assert {"--bind", "--bind-try", "--dev-bind", "--dev-bind-try", "--share-net"}.isdisjoint(arguments)
         shown = [argument for argument in arguments if argument.startswith(str(SPEC.socket_directory))]
         assert shown == [str(SPEC.egress_directory)], "the gate and nothing else"
@@ -79,8 +90,14 @@ def test_bwrap_arguments_share_no_host_directory_for_writing() -> None:
 def test_environment_is_the_golden_one() -> None:
     compare(
         "bwrap_environment",
-        environment(SPEC, listeners={"shell": 5, "iopub": 6, "control": 7}, limit_data=False),
+        environment(SPEC, listeners={"shell": 5, "iopub": 6, "control": 7}, limit_data=False, limit_processes=False),
     )
+
+
+def test_environment_limits_each_process_where_no_control_group_limits_all() -> None:
+    found = environment(SPEC, listeners={}, limit_data=True, limit_processes=True)
+    order = json.loads(found["TCI_LAUNCH"])
+    assert (order["data_bytes"], order["processes"]) == (SPEC.limits.memory_bytes, SPEC.limits.pids)
 
 
 def compare(name: str, found: Any) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from tci import resources
 from tci.errors import SandboxFailed, SetupError
 from tci.kernel.launcher import CHANNELS
 from tci.paths import short_path
-from tci.sandbox.bubblewrap_spec import bwrap_arguments, environment
+from tci.sandbox.bubblewrap_spec import Descriptors, bwrap_arguments, environment
 from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup
 from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage, finish
 from tci.sandbox.environment import describe_host, environment_directory, is_prepared
@@ -63,6 +65,9 @@ class BubblewrapDriver(SandboxDriver):
         self._deployment = deployment
         self._host = describe_host(settings, bwrap)
         self._has_cgroups = can_make_cgroups()
+        # Root's jails have no user namespace: there all of them together are one user to the kernel.
+        self._limits_processes = not (self._has_cgroups or self._host.is_root) and _counts_by_namespace()
+        self._filter = resources.seccomp_filter()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def require_environment(self) -> None:
@@ -136,14 +141,24 @@ class BubblewrapDriver(SandboxDriver):
         still can't replace them.
         """
         listeners = _listen(spec.socket_directory)
+        info_write: int | None
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
+        seccomp = None
         try:
+            if self._filter is not None:
+                seccomp = os.open(self._filter, os.O_RDONLY)
             numbers = {channel: listener.fileno() for channel, listener in listeners.items()}
+            descriptors = Descriptors(info=info_write, block=block_read, seccomp=seccomp)
             child = subprocess.Popen(
-                bwrap_arguments(spec, host=self._host, info_descriptor=info_write, block_descriptor=block_read),
-                env=environment(spec, listeners=numbers, limit_data=not self._has_cgroups),
-                pass_fds=(*numbers.values(), info_write, block_read),
+                bwrap_arguments(spec, host=self._host, descriptors=descriptors),
+                env=environment(
+                    spec,
+                    listeners=numbers,
+                    limit_data=not self._has_cgroups,
+                    limit_processes=self._limits_processes,
+                ),
+                pass_fds=(*numbers.values(), *descriptors.numbers()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -152,7 +167,7 @@ class BubblewrapDriver(SandboxDriver):
             )
             self._children[spec.sandbox_id] = child
             os.close(info_write)
-            info_write = -1
+            info_write = None
             if not select.select([info_read], [], [], START_SECONDS)[0]:
                 raise TimeoutError(f"bwrap said nothing for {START_SECONDS:g} seconds")
             with os.fdopen(info_read, closefd=False) as info:
@@ -161,10 +176,9 @@ class BubblewrapDriver(SandboxDriver):
                 make_cgroup(spec.sandbox_id, spec.limits).add(pid)
             os.write(block_write, b"1")  # until now the jail's first process waited, so nothing is outside the group
         finally:
-            for descriptor in (info_read, block_read, block_write):
-                os.close(descriptor)
-            if info_write >= 0:
-                os.close(info_write)
+            for descriptor in (info_read, block_read, block_write, info_write, seccomp):
+                if descriptor is not None:
+                    os.close(descriptor)
             for listener in listeners.values():
                 listener.close()
         record = Record(
@@ -262,6 +276,11 @@ def _usage_of_tree(pid: int) -> Usage | None:
         if not ticks:
             return None
     return Usage(cpu=dt.timedelta(seconds=ticks / os.sysconf("SC_CLK_TCK")), peak_memory_bytes=peak)
+
+
+def _counts_by_namespace() -> bool:
+    """Whether Linux counts processes (RLIMIT_NPROC) for a user in one user namespace, not everywhere: since 5.14."""
+    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 14)
 
 
 def _children_of(pid: int) -> list[int]:

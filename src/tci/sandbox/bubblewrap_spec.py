@@ -41,7 +41,23 @@ class Host:
     launcher: Path
 
 
-def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int, block_descriptor: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The numbers of the open files that bwrap is given."""
+
+    info: int
+    """A pipe that it tells its child's pid."""
+    block: int
+    """A pipe that it waits for before it starts the launcher."""
+    seccomp: int | None
+    """The compiled filter of system calls, or None where there is none for this machine."""
+
+    def numbers(self) -> tuple[int, ...]:
+        """Return those that there are."""
+        return tuple(number for number in (self.info, self.block, self.seccomp) if number is not None)
+
+
+def bwrap_arguments(spec: SandboxSpec, *, host: Host, descriptors: Descriptors) -> list[str]:
     """Return the command line that launches a sandbox."""
     return [
         str(host.bwrap),
@@ -52,8 +68,9 @@ def bwrap_arguments(spec: SandboxSpec, *, host: Host, info_descriptor: int, bloc
         *_egress(spec),
         *("--remount-ro", "/"),
         *("--chdir", HOME),
-        *("--info-fd", str(info_descriptor)),
-        *("--block-fd", str(block_descriptor)),
+        *("--info-fd", str(descriptors.info)),
+        *("--block-fd", str(descriptors.block)),
+        *(() if descriptors.seccomp is None else ("--seccomp", str(descriptors.seccomp))),
         *("--", str(host.python), "-B", LAUNCHER),
     ]
 
@@ -75,12 +92,12 @@ def warm_arguments(host: Host, script: Path) -> list[str]:
     ]
 
 
-def environment(spec: SandboxSpec, *, listeners: dict[str, int], limit_data: bool) -> dict[str, str]:
+def environment(
+    spec: SandboxSpec, *, listeners: dict[str, int], limit_data: bool, limit_processes: bool
+) -> dict[str, str]:
     """Return the whole environment of a sandbox; each process is limited where no control group limits all."""
-    return common_environment(spec) | {
-        "PATH": f"{HOME}/.local/bin:{SCRIPTS}:/usr/bin:/bin",
-        "TCI_LAUNCH": launch_order(spec, sockets=listeners, limit_data=limit_data),
-    }
+    order = launch_order(spec, sockets=listeners, limit_data=limit_data, limit_processes=limit_processes)
+    return common_environment(spec) | {"PATH": f"{HOME}/.local/bin:{SCRIPTS}:/usr/bin:/bin", "TCI_LAUNCH": order}
 
 
 def _namespaces(host: Host) -> list[str]:
@@ -145,6 +162,11 @@ def _egress(spec: SandboxSpec) -> list[str]:
 
 
 def _own_files(spec: SandboxSpec, host: Host) -> list[str]:
+    """Return the file systems that code may write.
+
+    bwrap (0.11) can't bound their inodes, as `Limits.inodes` asks. The memory control group counts them, at about 1 KB
+    each; where there is none, Linux's own bound holds: one inode for every two pages of the machine's memory.
+    """
     # As root, bwrap's file systems are root's, and no capability is left to give them away. Only one
     # unprivileged user lives in the jail, so a home that everybody may write is its own.
     home_mode = "0777" if host.is_root else "0755"

@@ -1,9 +1,11 @@
 """Opens the driver that the settings ask for. It never falls back to running code unconfined."""
 
+import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tci.errors import SetupError
+from tci.resources import seccomp_filter
 from tci.sandbox.bubblewrap import BubblewrapDriver, find_bwrap
 from tci.sandbox.docker import DockerDriver, open_docker
 from tci.sandbox.docker_image import build_image
@@ -39,7 +41,14 @@ async def prepare(settings: Settings, progress: Progress) -> None:
 
 
 async def choose(settings: Settings) -> tuple[SandboxChoice, str]:
-    """Return the driver to use and why; raises SetupError where no driver works here."""
+    """Return the driver to use and why, for people to read; raises SetupError where no driver works here."""
+    choice, reason = await _choose(settings)
+    if choice is SandboxChoice.BUBBLEWRAP and seccomp_filter() is None:
+        reason += f"; its system calls are not filtered, there is no filter for {platform.machine()}"
+    return choice, reason
+
+
+async def _choose(settings: Settings) -> tuple[SandboxChoice, str]:
     if settings.sandbox is not SandboxChoice.AUTO:
         return settings.sandbox, "set by TCI_SANDBOX"
     try:

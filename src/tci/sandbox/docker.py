@@ -11,12 +11,14 @@ import aiohttp
 from aiodocker import Docker, DockerError
 from typing_extensions import override
 
+from tci import resources
 from tci.errors import SandboxFailed, SetupError
 from tci.sandbox.cgroup import Cgroup, cgroup_of
 from tci.sandbox.docker_image import image_tag
 from tci.sandbox.docker_spec import (
     DEPLOYMENT_LABEL,
     SANDBOX_LABEL,
+    Confinement,
     container_config,
     container_name,
 )
@@ -65,9 +67,13 @@ class DockerDriver(SandboxDriver):
     def __init__(self, engine: Docker, *, settings: Settings, deployment: str) -> None:
         self._engine = engine
         self._run_dir = settings.run_dir
-        self._runtime = settings.docker_runtime
         self._deployment = deployment
         self._image = image_tag()
+        self._confinement = Confinement(
+            seccomp=resources.seccomp_profile(),
+            apparmor=settings.docker_apparmor,
+            runtime=settings.docker_runtime,
+        )
         self._cgroups: dict[str, Cgroup | None] = {}
         self._destroying: dict[str, asyncio.Task[None]] = {}
 
@@ -84,7 +90,7 @@ class DockerDriver(SandboxDriver):
     @override
     async def launch(self, spec: SandboxSpec) -> None:
         make_socket_directory(spec.socket_directory)
-        config = container_config(spec, image=self._image, runtime=self._runtime)
+        config = container_config(spec, image=self._image, confinement=self._confinement)
         try:
             await finish(self._start(spec.sandbox_id, config))
         except BaseException:

@@ -18,6 +18,10 @@ from tci.sandbox.driver import Progress
 from tci.sandbox.process import run
 from tci.settings import Settings
 
+IMAGE_FILES = ("Dockerfile", "requirements.txt", "warm.py")
+"""What the image is made of, besides the launcher. The seccomp files next to them are no part of it: containers are
+started with them, and a change of theirs must build nothing anew."""
+
 
 def image_tag() -> str:
     """Return the image's name: the same files, the same name."""
@@ -73,7 +77,7 @@ def ca_bundle(settings: Settings) -> bytes:
 
 def _sources() -> dict[str, bytes]:
     definition = resources.sandbox_definition()
-    files = {path.name: path.read_bytes() for path in sorted(definition.iterdir()) if path.is_file()}
+    files = {name: (definition / name).read_bytes() for name in IMAGE_FILES}
     launcher = resources.launcher()
     return files | {f"launcher/{path.name}": path.read_bytes() for path in sorted(launcher.glob("*.py"))}
 

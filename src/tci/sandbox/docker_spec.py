@@ -1,6 +1,7 @@
 """The Docker jail as data: a pure function from what to launch to what the engine is asked for."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from tci.kernel.launcher import PROXY_ADDRESS, SOCKET_DIRECTORY
@@ -55,14 +56,22 @@ def environment(spec: SandboxSpec) -> dict[str, str]:
     return variables
 
 
-def launch_order(spec: SandboxSpec, *, sockets: dict[str, int] | None = None, limit_data: bool = False) -> str:
+def launch_order(
+    spec: SandboxSpec,
+    *,
+    sockets: dict[str, int] | None = None,
+    limit_data: bool = False,
+    limit_processes: bool = False,
+) -> str:
     """Return what the launcher is told, as JSON: see `tci.kernel.launcher.start`."""
     order = {
         "key": spec.kernel_key,
         "uid": SANDBOX_UID,
         "gid": SANDBOX_UID,
         "open_files": spec.limits.open_files,
+        "file_bytes": spec.limits.disk_bytes,
         "data_bytes": spec.limits.memory_bytes if limit_data else None,
+        "processes": spec.limits.pids if limit_processes else None,
         "output_bytes": spec.limits.output_bytes,
         "preload": spec.preload,
         "has_gate": spec.egress_directory is not None,
@@ -76,10 +85,26 @@ def container_name(sandbox_id: str) -> str:
     return f"tci-{sandbox_id}"
 
 
-def container_config(spec: SandboxSpec, *, image: str, runtime: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What the operator and the service choose of how every container is confined."""
+
+    seccomp: str
+    """The profile itself, as JSON: the engine may be on another machine and reads no file of ours."""
+    apparmor: str | None = None
+    """Name of a profile that the host has loaded; None leaves the engine's own, where the host has AppArmor."""
+    runtime: str | None = None
+    """OCI runtime; None is the engine's own."""
+
+
+def container_config(spec: SandboxSpec, *, image: str, confinement: Confinement) -> dict[str, Any]:
     """Return the body of `POST /containers/create` (Docker Engine API v1.41) for a sandbox."""
     limits = spec.limits
-    tmpfs = f"rw,nosuid,nodev,exec,size={limits.disk_bytes},uid={SANDBOX_UID},gid={SANDBOX_UID}"
+    tmpfs = f"rw,nosuid,nodev,nr_inodes={limits.inodes}"
+    disk = f"{tmpfs},exec,size={limits.disk_bytes},uid={SANDBOX_UID},gid={SANDBOX_UID}"
+    security = ["no-new-privileges", f"seccomp={confinement.seccomp}"]
+    if confinement.apparmor:
+        security.append(f"apparmor={confinement.apparmor}")
     variables = environment(spec) | {
         "PATH": f"{HOME}/.local/bin:/usr/local/bin:/usr/bin:/bin",
         "TCI_LAUNCH": launch_order(spec),
@@ -99,10 +124,14 @@ def container_config(spec: SandboxSpec, *, image: str, runtime: str | None = Non
             # Only what the launcher needs to become the unprivileged user; it gives these up as well.
             "CapDrop": ["ALL"],
             "CapAdd": ["SETGID", "SETPCAP", "SETUID"],
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": security,
             "Binds": [f"{spec.socket_directory}:{SOCKET_DIRECTORY}:rw"],
-            "Tmpfs": {HOME: f"{tmpfs},mode=0755", "/tmp": f"{tmpfs},mode=1777"},  # noqa: S108 (the sandbox's own)
-            "ShmSize": limits.shm_bytes,
+            "Tmpfs": {
+                HOME: f"{disk},mode=0755",
+                "/tmp": f"{disk},mode=1777",  # noqa: S108 (the sandbox's own)
+                # In place of the engine's, whose inodes ShmSize does not bound.
+                "/dev/shm": f"{tmpfs},noexec,size={limits.shm_bytes},mode=1777",  # noqa: S108 (the same)
+            },
             "IpcMode": "private",
             "CgroupnsMode": "private",
             "Memory": limits.memory_bytes,
@@ -115,6 +144,6 @@ def container_config(spec: SandboxSpec, *, image: str, runtime: str | None = Non
             ],
             "LogConfig": {"Type": "none"},
             "RestartPolicy": {"Name": "no"},
-            **({"Runtime": runtime} if runtime else {}),
+            **({"Runtime": confinement.runtime} if confinement.runtime else {}),
         },
     }

@@ -29,6 +29,9 @@ class Limits:
     cpus: float
     pids: int
     disk_bytes: int
+    """Size of each file system that code may write, and of the largest file."""
+    inodes: int
+    """Files and directories on each of them."""
     shm_bytes: int
     open_files: int
     output_bytes: int

@@ -135,6 +135,7 @@ class SessionOpener:
             cpus=settings.sandbox_cpus,
             pids=settings.sandbox_pids,
             disk_bytes=settings.sandbox_disk_bytes,
+            inodes=settings.sandbox_inodes,
             shm_bytes=settings.sandbox_shm_bytes,
             open_files=settings.sandbox_open_files,
             output_bytes=settings.max_output_bytes,

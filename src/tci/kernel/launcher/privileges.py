@@ -11,13 +11,30 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
 CAPABILITY_V3 = 0x20080522
 """Version of the header of capset(2), from linux/capability.h."""
 
+LOCKED_BYTES = 64 * 1024
+"""Memory that one process may lock: enough for what a library keeps a key in."""
 
-def limit_process(*, open_files: int, data_bytes: int | None) -> None:
-    """Bound what one process may open, and leave no core dump; inherited by all that code starts."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if data_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+
+def limit_process(*, open_files: int, file_bytes: int, data_bytes: int | None, processes: int | None) -> None:
+    """Bound what one process may take, and leave no core dump; inherited by all that code starts.
+
+    `processes` bounds what its user has in the whole jail, so it is for a jail with a user namespace of its own, where
+    Linux counts that apart.
+    """
+    limits = {
+        resource.RLIMIT_NOFILE: open_files,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: LOCKED_BYTES,
+        # POSIX message queues are counted for each user of the host, and all jails may be one: what code took
+        # in one would be missing in another. So nobody has any, and Python's own libraries use none.
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_DATA: data_bytes,
+        resource.RLIMIT_NPROC: processes,
+    }
+    for limit, value in limits.items():
+        if value is not None:
+            resource.setrlimit(limit, (value, value))
 
 
 def drop_privileges(uid: int, gid: int) -> None:

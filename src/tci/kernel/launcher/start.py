@@ -19,7 +19,12 @@ def main() -> None:
     """Become the kernel that the driver asked for in the variable TCI_LAUNCH (JSON)."""
     order = json.loads(os.environ.pop("TCI_LAUNCH"))
     listeners = listen(order.get("sockets"))
-    limit_process(open_files=order["open_files"], data_bytes=order["data_bytes"])
+    limit_process(
+        open_files=order["open_files"],
+        file_bytes=order["file_bytes"],
+        data_bytes=order["data_bytes"],
+        processes=order["processes"],
+    )
     drop_privileges(order["uid"], order["gid"])
     start_forwarder(has_gate=order["has_gate"])
     show_user_packages()
