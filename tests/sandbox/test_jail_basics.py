@@ -131,7 +131,8 @@ attempt(connect)
     assert answer == "OSError", "Network is unreachable, at once"
 
 
-def test_names_are_not_resolved(ask: Ask) -> None:
+def test_localhost_is_known_and_no_other_name(ask: Ask) -> None:
+    assert ask("socket.gethostbyname('localhost')") == "127.0.0.1"
     assert ask("attempt(lambda: socket.getaddrinfo('example.com', 80))") == "gaierror"
 
 
@@ -174,7 +175,7 @@ def test_socket_directory_can_be_neither_written_nor_emptied(driver: str, ask: A
     if driver == "bubblewrap":
         assert ask("os.listdir('/run/tci')") == ["egress"], "here the sockets have no path in the jail"
         return
-    assert ask("sorted(os.listdir('/run/tci'))") == ["control", "egress", "iopub", "shell"]
+    assert ask("sorted(os.listdir('/run/tci'))") == ["control", "egress", "hosts", "iopub", "shell"]
     refused = ("PermissionError", "OSError")
     assert ask("attempt(lambda: open('/run/tci/file', 'w').close())") in refused
     assert ask("attempt(lambda: os.unlink('/run/tci/shell'))") in refused

@@ -144,21 +144,22 @@ class BubblewrapDriver(SandboxDriver):
         info_write: int | None
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
-        seccomp = None
+        seccomp = words = None
         try:
             if self._filter is not None:
                 seccomp = os.open(self._filter, os.O_RDONLY)
             numbers = {channel: listener.fileno() for channel, listener in listeners.items()}
             descriptors = Descriptors(info=info_write, block=block_read, seccomp=seccomp)
+            command, words = _hidden(bwrap_arguments(spec, host=self._host, descriptors=descriptors))
             child = subprocess.Popen(
-                bwrap_arguments(spec, host=self._host, descriptors=descriptors),
+                command,
                 env=environment(
                     spec,
                     listeners=numbers,
                     limit_data=not self._has_cgroups,
                     limit_processes=self._limits_processes,
                 ),
-                pass_fds=(*numbers.values(), *descriptors.numbers()),
+                pass_fds=(*numbers.values(), *descriptors.numbers(), words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -176,7 +177,7 @@ class BubblewrapDriver(SandboxDriver):
                 make_cgroup(spec.sandbox_id, spec.limits).add(pid)
             os.write(block_write, b"1")  # until now the jail's first process waited, so nothing is outside the group
         finally:
-            for descriptor in (info_read, block_read, block_write, info_write, seccomp):
+            for descriptor in (info_read, block_read, block_write, info_write, seccomp, words):
                 if descriptor is not None:
                     os.close(descriptor)
             for listener in listeners.values():
@@ -249,6 +250,18 @@ def _listen(directory: Path) -> dict[str, socket.socket]:
             listener.listen(64)
             listeners[channel] = listener
     return listeners
+
+
+def _hidden(arguments: list[str]) -> tuple[list[str], int]:
+    """Return a command line that tells nothing of this machine, and a descriptor from which bwrap reads the rest.
+
+    Code in the jail can read the command line of its process 1, which is bwrap.
+    """
+    end = arguments.index("--")
+    descriptor = os.memfd_create("arguments")
+    os.write(descriptor, "\0".join(arguments[1:end]).encode() + b"\0")
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return [arguments[0], "--args", str(descriptor), *arguments[end:]], descriptor
 
 
 def _start_time(pid: int) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tci.kernel.launcher import PROXY_ADDRESS, SOCKET_DIRECTORY
 from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
+from tci.sandbox.socket_directory import HOSTS
 
 DEPLOYMENT_LABEL = "tci.deployment"
 SANDBOX_LABEL = "tci.sandbox"
@@ -125,7 +126,10 @@ def container_config(spec: SandboxSpec, *, image: str, confinement: Confinement)
             "CapDrop": ["ALL"],
             "CapAdd": ["SETGID", "SETPCAP", "SETUID"],
             "SecurityOpt": security,
-            "Binds": [f"{spec.socket_directory}:{SOCKET_DIRECTORY}:rw"],
+            "Binds": [
+                f"{spec.socket_directory}:{SOCKET_DIRECTORY}:rw",
+                f"{spec.socket_directory}/{HOSTS}:/etc/hosts:ro",
+            ],
             "Tmpfs": {
                 HOME: f"{disk},mode=0755",
                 "/tmp": f"{disk},mode=1777",  # noqa: S108 (the sandbox's own)

@@ -3,6 +3,9 @@
 import shutil
 from pathlib import Path
 
+HOSTS = "hosts"
+"""The sandbox's /etc/hosts: without a network the engine makes an empty one, and nobody would know `localhost`."""
+
 
 def make_socket_directory(directory: Path) -> None:
     """Make the directory, writable by anyone who can reach it: the jail's root, and nobody else.
@@ -14,6 +17,8 @@ def make_socket_directory(directory: Path) -> None:
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(exist_ok=True)  # with the gate in it, the service has made it already
     directory.chmod(0o777)
+    (directory / HOSTS).write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (directory / HOSTS).chmod(0o644)
 
 
 def seal_socket_directory(directory: Path) -> None:
