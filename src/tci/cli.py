@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tci import guard
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
+from tci.doctor.run import examine
 from tci.egress.open import effective_policy
 from tci.errors import SetupError
 from tci.log import configure_logging
@@ -124,6 +125,20 @@ async def _check(settings: Settings) -> None:
     async with choose.open_driver(settings, deployment=""):
         pass
     effective_policy(settings)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Look at this machine, attack a sandbox, and print what stopped each attack; exit status 1 on a hole."""
+    configure_logging("warning")
+    try:
+        report = asyncio.run(examine(Settings(), lambda line: typer.echo(line, err=True)))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGINT)
+    typer.echo(report.as_json() if as_json else report.as_text())
+    sys.exit(1 if report.has_hole else 0)
 
 
 @app.command()

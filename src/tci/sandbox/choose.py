@@ -42,9 +42,7 @@ async def prepare(settings: Settings, progress: Progress) -> None:
 
 def shown_paths(settings: Settings) -> list[Path]:
     """Return what sandboxes may see of this machine, with every driver that the settings allow."""
-    shown = []
-    if settings.sandbox is not SandboxChoice.BUBBLEWRAP:
-        shown += [settings.run_dir]
+    shown = [settings.run_dir]  # of which each sandbox sees its own part
     if settings.sandbox is not SandboxChoice.DOCKER:
         shown += bubblewrap_spec.shown_paths(describe_host(settings, Path("bwrap")))
     return shown
