@@ -1,4 +1,4 @@
-"""Imports go down only: api -> sessions -> {kernel, sandbox, storage}."""
+"""Imports go down only: api -> sessions -> {kernel, sandbox, storage}, and beside the service doctor -> the same."""
 
 import ast
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-BOTTOM = {"errors", "ids", "log", "paths", "resources", "settings", "__init__"}
+BOTTOM = {"errors", "guard", "ids", "log", "paths", "resources", "settings", "__init__"}
 """Modules that anything may import, and that import no room."""
 
 TOP = {"app", "cli", "__main__"}
@@ -17,6 +17,7 @@ TOP = {"app", "cli", "__main__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "api": {"api", "sessions", "kernel", "sandbox", "storage"},
+    "doctor": {"doctor", "egress", "kernel", "sandbox", "storage"},
     "sessions": {"sessions", "kernel", "sandbox", "storage", "egress"},
     "egress": {"egress"},
     "kernel": {"kernel"},
@@ -71,6 +72,9 @@ def test_web_framework_is_known_to_the_api_alone() -> None:
         ("tci.sandbox.docker", "tci.kernel.client"),
         ("tci.sessions.service", "tci.api.models"),
         ("tci.errors", "tci.storage.tables"),
+        ("tci.guard", "tci.sandbox.docker"),
+        ("tci.doctor.run", "tci.sessions.opener"),
+        ("tci.sessions.opener", "tci.doctor.run"),
         ("tci.api.routes", "tci.app"),
     ],
 )

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from tci.api import document, failure, middleware, routes
 from tci.egress.gate import Gates
 from tci.egress.open import effective_policy, make_gates, run_proxy
-from tci.paths import short_path
+from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sessions.opener import SessionOpener
 from tci.sessions.reaper import Reaper
@@ -56,7 +56,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         redis = await stack.enter_async_context(open_redis(settings))
         leases = LeaseStore(redis, deployment=deployment)
         driver = await stack.enter_async_context(open_driver(settings, deployment=deployment))
-        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(settings.run_dir)
         sockets = stack.enter_context(short_path(settings.run_dir))
         gates = make_gates(settings, sockets=sockets)
         stack.callback(gates.close_all)

@@ -13,12 +13,14 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
+from tci import guard
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
+from tci.doctor.run import examine
 from tci.egress.open import effective_policy, serve_proxy
 from tci.errors import SetupError
 from tci.log import configure_logging
-from tci.sandbox import choose
+from tci.sandbox import choose, docker
 from tci.settings import EgressPolicy, Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import migrate as migrate_database
@@ -107,18 +109,36 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 async def _check(settings: Settings) -> None:
-    """Find what is missing before uvicorn starts, whose word for it would be a traceback."""
+    """Find what is missing or stands open before uvicorn starts, whose word for it would be a traceback."""
+    engine_url = await docker.engine_url(settings)
+    guard.require_safe(settings, engine=engine_url, shown=choose.shown_paths(settings))
     async with open_database(settings) as engine:
         await require_current_schema(engine)
+        store = AccountStore(engine)
         if settings.bootstrap_api_key:
             value = settings.bootstrap_api_key.get_secret_value()
-            await AccountStore(engine).create_key(DEFAULT_ACCOUNT, value=value)
+            await store.create_key(DEFAULT_ACCOUNT, value=value)
+        guard.require_key(settings, has_key=any(key.revoked_at is None for key in await store.list_keys()))
     if settings.redis_url is not None:
         async with open_redis(settings):
             pass
     async with choose.open_driver(settings, deployment=""):
         pass
     effective_policy(settings)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Look at this machine, attack a sandbox, and print what stopped each attack; exit status 1 on a hole."""
+    configure_logging("warning")
+    try:
+        report = asyncio.run(examine(Settings(), lambda line: typer.echo(line, err=True)))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGINT)
+    typer.echo(report.as_json() if as_json else report.as_text())
+    sys.exit(1 if report.has_hole else 0)
 
 
 @app.command()

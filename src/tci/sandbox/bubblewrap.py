@@ -19,7 +19,7 @@ from typing_extensions import override
 from tci import resources
 from tci.errors import SandboxFailed, SetupError
 from tci.kernel.launcher import CHANNELS
-from tci.paths import short_path
+from tci.paths import make_private, short_path
 from tci.sandbox.bubblewrap_spec import Descriptors, bwrap_arguments, environment
 from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup
 from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage, finish
@@ -79,7 +79,7 @@ class BubblewrapDriver(SandboxDriver):
 
     @override
     async def launch(self, spec: SandboxSpec) -> None:
-        spec.socket_directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(spec.socket_directory.parent)
         spec.socket_directory.mkdir(mode=0o700, exist_ok=True)  # with the gate in it, the service has made it already
         try:
             await finish(asyncio.to_thread(self._start, spec))

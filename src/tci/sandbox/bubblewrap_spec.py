@@ -75,6 +75,13 @@ def bwrap_arguments(spec: SandboxSpec, *, host: Host, descriptors: Descriptors) 
     ]
 
 
+def shown_paths(host: Host) -> list[Path]:
+    """Return what every sandbox sees of this machine."""
+    words = [*_system(host), *_python(host)]
+    places = (at + 1 for at, word in enumerate(words) if word in {"--bind", "--ro-bind", "--ro-bind-try"})
+    return [Path(words[place]) for place in places]
+
+
 def warm_arguments(host: Host, script: Path) -> list[str]:
     """Return the command line that fills the caches. In the jail: numba notes where its sources are."""
     binds = [word for cache in CACHES.values() for word in ("--bind", str(host.environment / Path(cache).name), cache)]

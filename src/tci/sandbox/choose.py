@@ -3,14 +3,16 @@
 import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from tci.errors import SetupError
 from tci.resources import seccomp_filter
+from tci.sandbox import bubblewrap_spec
 from tci.sandbox.bubblewrap import BubblewrapDriver, find_bwrap
 from tci.sandbox.docker import DockerDriver, open_docker
 from tci.sandbox.docker_image import build_image
 from tci.sandbox.driver import Progress, SandboxDriver
-from tci.sandbox.environment import prepare_environment
+from tci.sandbox.environment import describe_host, prepare_environment
 from tci.settings import SandboxChoice, Settings
 
 
@@ -38,6 +40,14 @@ async def prepare(settings: Settings, progress: Progress) -> None:
         return
     async with open_docker(settings) as engine:
         await build_image(engine, settings, progress)
+
+
+def shown_paths(settings: Settings) -> list[Path]:
+    """Return what sandboxes may see of this machine, with every driver that the settings allow."""
+    shown = [settings.run_dir]  # of which each sandbox sees its own part
+    if settings.sandbox is not SandboxChoice.DOCKER:
+        shown += bubblewrap_spec.shown_paths(describe_host(settings, Path("bwrap")))
+    return shown
 
 
 async def choose(settings: Settings) -> tuple[SandboxChoice, str]:

@@ -59,6 +59,21 @@ async def open_docker(settings: Settings) -> AsyncIterator[Docker]:
         yield engine
 
 
+async def engine_url(settings: Settings) -> str | None:
+    """Return where the engine would be asked, without asking it; None where nothing names one.
+
+    TLS is told by the scheme `https`, whatever way it was set.
+    """
+    try:
+        engine = Docker(url=settings.docker_host)
+    except (ValueError, OSError, AssertionError):
+        return None
+    async with engine:
+        if isinstance(engine.connector, aiohttp.UnixConnector):
+            return f"unix://{engine.connector.path}"  # of which aiodocker itself keeps only a name that stands for it
+        return engine.docker_host
+
+
 class DockerDriver(SandboxDriver):
     """Sandboxes as containers."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tci import resources
 from tci.errors import SetupError
 from tci.kernel.launcher import CACHES
+from tci.paths import make_private
 from tci.sandbox.bubblewrap_spec import Host, warm_arguments
 from tci.sandbox.driver import HOME, SANDBOX_UID, Progress
 from tci.sandbox.process import run
@@ -48,7 +49,7 @@ def is_prepared(settings: Settings) -> bool:
 async def prepare_environment(settings: Settings, bwrap: Path, progress: Progress) -> None:
     """Make the environment unless it is there; raises SetupError with what pip said."""
     target = environment_directory(settings)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(target.parent)
     with target.with_suffix(".lock").open("w") as lock:
         # Two that prepare at once would delete each other's files; the second finds it done.
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from tci.paths import make_private
+
 HOSTS = "hosts"
 """The sandbox's /etc/hosts: without a network the engine makes an empty one, and nobody would know `localhost`."""
 
@@ -14,7 +16,7 @@ def make_socket_directory(directory: Path) -> None:
     launcher could not bind its sockets in a directory that is only the service's. The parent is closed to
     other users of the host.
     """
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(directory.parent)
     directory.mkdir(exist_ok=True)  # with the gate in it, the service has made it already
     directory.chmod(0o777)
     (directory / HOSTS).write_text("127.0.0.1 localhost\n::1 localhost\n")

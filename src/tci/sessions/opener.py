@@ -2,10 +2,8 @@
 
 import asyncio
 import datetime as dt
-import secrets
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 
 import structlog
 
@@ -14,7 +12,8 @@ from tci.errors import LaunchTimeout, SandboxFailed
 from tci.ids import new_sandbox_id, new_session_id
 from tci.kernel.client import KernelClient, MessageLost, wait_for_sockets
 from tci.kernel.zmtp import ConnectionLost
-from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec
+from tci.sandbox.driver import SandboxDriver, SandboxSpec
+from tci.sandbox.spec import new_spec
 from tci.settings import EgressPolicy, Settings
 from tci.storage.account_store import Caller
 from tci.storage.lease_store import LeaseStore
@@ -85,7 +84,13 @@ class SessionOpener:
         sandbox_id, policy = new_sandbox_id(), self._policy.narrowed(caller.egress)
         self._launching.add(sandbox_id)
         try:
-            spec = self._spec(sandbox_id, await self._gates.open(sandbox_id, policy))
+            spec = new_spec(
+                self._settings,
+                sandbox_id=sandbox_id,
+                deployment=self._deployment,
+                egress_directory=await self._gates.open(sandbox_id, policy),
+                has_ca=self._gates.has_ca,
+            )
             kernel = await self._launch(spec)
             if files:
                 await kernel.put(files)
@@ -127,30 +132,6 @@ class SessionOpener:
     def close_gate(self, sandbox_id: str) -> None:
         """Let nothing more out of a sandbox that is about to end."""
         self._gates.close(sandbox_id)
-
-    def _spec(self, sandbox_id: str, egress_directory: Path | None) -> SandboxSpec:
-        settings = self._settings
-        limits = Limits(
-            memory_bytes=settings.sandbox_memory_bytes,
-            cpus=settings.sandbox_cpus,
-            pids=settings.sandbox_pids,
-            disk_bytes=settings.sandbox_disk_bytes,
-            inodes=settings.sandbox_inodes,
-            shm_bytes=settings.sandbox_shm_bytes,
-            open_files=settings.sandbox_open_files,
-            output_bytes=settings.max_output_bytes,
-        )
-        return SandboxSpec(
-            sandbox_id=sandbox_id,
-            deployment=self._deployment,
-            socket_directory=settings.run_dir / sandbox_id,
-            kernel_key=secrets.token_hex(32),
-            limits=limits,
-            preload=settings.preload,
-            egress_directory=egress_directory,
-            has_ca=egress_directory is not None and self._gates.has_ca,
-            pip_index_url=settings.pip_index_url,
-        )
 
     async def _launch(self, spec: SandboxSpec) -> KernelClient:
         """Start a sandbox and return a client of its kernel once that has run something."""

