@@ -1,0 +1,1 @@
+"""Attacks the sandboxes of this installation, and says what stopped each attack."""
