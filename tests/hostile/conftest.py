@@ -88,4 +88,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("Without a control, what is open")
     for control, driver, found in sorted(rows):
-        terminalreporter.write_line(f"{control:<28} {driver:<11} {found}")
+        terminalreporter.write_line(f"{control:<34} {driver:<11} {found}")

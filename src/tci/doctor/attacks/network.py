@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 
 from tci.doctor.attacks.toolkit import Attempts, Target
@@ -171,13 +172,10 @@ def _send(address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM,
             connection.sendto(b"?", where)
             return
         number = connection.connect_ex(where)
-        if number == errno.EINPROGRESS:
-            connection.settimeout(CONNECT_SECONDS)
-            try:
-                connection.connect(where)
-            except TimeoutError:
-                return  # a packet left
-        elif number:
+        if number == errno.EINPROGRESS:  # a packet left; its answer may be that there is nobody
+            select.select([], [connection], [], CONNECT_SECONDS)
+            number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
             raise OSError(number, os.strerror(number))
 
 

@@ -1,0 +1,114 @@
+"""What this host holds of a sandbox, looked for in every place where something could stay."""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+NETWORKS = (Path("/run/netns"), Path("/var/run/docker/netns"))
+KINDS = ("pid", "net", "ipc", "mnt", "uts")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the host keeps a running sandbox; asked for while it runs, looked at again when it should be gone."""
+
+    words: tuple[str, ...]
+    """Its id and its container's, which everything of it is named by."""
+    directories: tuple[Path, ...]
+    groups: tuple[Path, ...]
+    namespaces: frozenset[str]
+
+    def bytes_on_disk(self) -> int:
+        """Return the size of all that the host keeps of it on its disk."""
+        there = [str(directory) for directory in self.directories if directory.exists()]
+        sizes = subprocess.check_output(["du", "--summarize", "--bytes", *there], text=True) if there else ""
+        return sum(int(line.split()[0]) for line in sizes.splitlines())
+
+    def tasks(self) -> set[int]:
+        """Return the processes and threads in its control group."""
+        found: set[int] = set()
+        for group in self.groups:
+            for name in ("tasks", "cgroup.threads"):
+                found |= {int(task) for task in read(group / name).split()}
+        return found
+
+    def left(self) -> dict[str, list[str]]:
+        """Return what is still there of it, by kind."""
+        containers = docker("ps", "--all", "--quiet", "--no-trunc")
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        found = {
+            "processes": [str(pid) for pid, namespaces in namespaces_of_all() if namespaces & self.namespaces],
+            "tasks": sorted(map(str, self.tasks())),
+            "directories": [str(path) for path in self.directories if path.exists()],
+            "groups": [str(path) for path in self.groups if path.exists()],
+            "mounts": [line for line in mounts if any(word in line for word in self.words)],
+            "networks": [str(path) for path in named_networks() if f"net:[{inode(path)}]" in self.namespaces],
+            "containers": [word for word in self.words if word in containers],
+        }
+        return {kind: things for kind, things in found.items() if things}
+
+
+def places_of(sandbox_id: str, socket_directory: Path) -> Places:
+    """Look for everything that the host keeps of a running sandbox."""
+    words, directories = [sandbox_id], [socket_directory]
+    for name in docker("ps", "--quiet", "--no-trunc", "--filter", f"name=tci-{sandbox_id}"):
+        [container] = json.loads("\n".join(docker("inspect", name)))
+        words.append(name)
+        directories.append(Path(container["GraphDriver"]["Data"]["UpperDir"]))
+        directories += [Path("/var/lib/docker/containers", name), Path("/run/docker/runtime-runc/moby", name)]
+    groups = tuple(path for word in words for path in CGROUPS.glob(f"**/{word}"))
+    pids = {int(pid) for group in groups for pid in read(group / "cgroup.procs").split()}
+    host = namespaces_of(os.getpid())
+    namespaces = frozenset(name for pid in pids for name in namespaces_of(pid)) - host
+    return Places(tuple(words), tuple(directories), groups, namespaces)
+
+
+def namespaces_of(pid: int) -> frozenset[str]:
+    """Return the namespaces that a process is in."""
+    found = set()
+    for kind in KINDS:
+        with contextlib.suppress(OSError):
+            found.add(str(Path(f"/proc/{pid}/ns/{kind}").readlink()))
+    return frozenset(found)
+
+
+def namespaces_of_all() -> Iterator[tuple[int, frozenset[str]]]:
+    """Give every process of this host and the namespaces that it is in."""
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            yield int(path.name), namespaces_of(int(path.name))
+
+
+def named_networks() -> list[Path]:
+    """Return the network namespaces that are kept by a name."""
+    return [path for directory in NETWORKS if directory.is_dir() for path in directory.iterdir()]
+
+
+def inode(path: Path) -> int:
+    """Return the number of a namespace that is kept by a name; 0 if it has just gone."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
+def read(path: Path) -> str:
+    """Return a file's text, or none where it has gone."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def docker(*arguments: str) -> list[str]:
+    """Return the lines that a docker command says; none where there is no engine."""
+    try:
+        result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return []
+    return result.stdout.splitlines() if result.returncode == 0 else []
