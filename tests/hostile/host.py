@@ -4,12 +4,11 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-NETWORKS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 KINDS = ("pid", "net", "ipc", "mnt", "uts")
 
 
@@ -22,6 +21,7 @@ class Places:
     directories: tuple[Path, ...]
     groups: tuple[Path, ...]
     namespaces: frozenset[str]
+    """Used where no control group can be made; their numbers are given again once they are free."""
 
     def bytes_on_disk(self) -> int:
         """Return the size of all that the host keeps of it on its disk."""
@@ -42,15 +42,20 @@ class Places:
         containers = docker("ps", "--all", "--quiet", "--no-trunc")
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found = {
-            "processes": [str(pid) for pid, namespaces in namespaces_of_all() if namespaces & self.namespaces],
+            "processes": [str(pid) for pid in pids_of_all() if self._is_of_it(pid)],
             "tasks": sorted(map(str, self.tasks())),
             "directories": [str(path) for path in self.directories if path.exists()],
             "groups": [str(path) for path in self.groups if path.exists()],
             "mounts": [line for line in mounts if any(word in line for word in self.words)],
-            "networks": [str(path) for path in named_networks() if f"net:[{inode(path)}]" in self.namespaces],
             "containers": [word for word in self.words if word in containers],
         }
         return {kind: things for kind, things in found.items() if things}
+
+    def _is_of_it(self, pid: int) -> bool:
+        if self.groups:  # which no process can leave, and whose names are given once
+            group = read(Path(f"/proc/{pid}/cgroup"))
+            return any(word in group for word in self.words)
+        return bool(namespaces_of(pid) & self.namespaces)
 
 
 def places_of(sandbox_id: str, socket_directory: Path) -> Places:
@@ -60,8 +65,11 @@ def places_of(sandbox_id: str, socket_directory: Path) -> Places:
         [container] = json.loads("\n".join(docker("inspect", name)))
         words.append(name)
         directories.append(Path(container["GraphDriver"]["Data"]["UpperDir"]))
+        if network := container["NetworkSettings"]["SandboxKey"]:  # none is made for a container without network
+            directories.append(Path(network))
         directories += [Path("/var/lib/docker/containers", name), Path("/run/docker/runtime-runc/moby", name)]
-    groups = tuple(path for word in words for path in CGROUPS.glob(f"**/{word}"))
+    # Not Path.glob, which raises when a group of somebody else goes away meanwhile.
+    groups = tuple(Path(path) for word in words for path in glob(f"{CGROUPS}/**/{word}", recursive=True))  # noqa: PTH207
     pids = {int(pid) for group in groups for pid in read(group / "cgroup.procs").split()}
     host = namespaces_of(os.getpid())
     namespaces = frozenset(name for pid in pids for name in namespaces_of(pid)) - host
@@ -77,24 +85,9 @@ def namespaces_of(pid: int) -> frozenset[str]:
     return frozenset(found)
 
 
-def namespaces_of_all() -> Iterator[tuple[int, frozenset[str]]]:
-    """Give every process of this host and the namespaces that it is in."""
-    for path in Path("/proc").iterdir():
-        if path.name.isdecimal():
-            yield int(path.name), namespaces_of(int(path.name))
-
-
-def named_networks() -> list[Path]:
-    """Return the network namespaces that are kept by a name."""
-    return [path for directory in NETWORKS if directory.is_dir() for path in directory.iterdir()]
-
-
-def inode(path: Path) -> int:
-    """Return the number of a namespace that is kept by a name; 0 if it has just gone."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0
+def pids_of_all() -> list[int]:
+    """Return every process of this host."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
 def read(path: Path) -> str:

@@ -93,11 +93,12 @@ def _shared_memory(key: int, marker: str) -> Iterator[None]:
 
 @contextmanager
 def _variable(marker: str) -> Iterator[None]:
-    os.environ["TCI_DECOY"] = marker
+    name = "TCI_" + marker.replace("-", "_").upper()
+    os.environ[name] = marker
     try:
         yield
     finally:
-        del os.environ["TCI_DECOY"]
+        del os.environ[name]
 
 
 @asynccontextmanager

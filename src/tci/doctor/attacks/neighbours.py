@@ -14,9 +14,6 @@ from tci.doctor.attacks.toolkit import LIBC, Attempts, Target, checked
 
 IPC_CREAT = 0o1000
 
-PLANTED: list[object] = []
-"""What was planted and must stay open."""
-
 
 def plant(target: Target, attempts: Attempts) -> None:
     """Leave the marker in every place where another sandbox could come upon it."""
@@ -35,8 +32,9 @@ def plant(target: Target, attempts: Attempts) -> None:
     loopback.listen()
     _segment(target.ipc_key + 1, 4096, IPC_CREAT | 0o666)
     sleep = [sys.executable, "-c", "import time; time.sleep(1000)", target.marker]
-    process = subprocess.Popen(sleep, env={"PLANTED": target.marker}, start_new_session=True)
-    PLANTED.extend((listener, local, loopback, process))
+    subprocess.Popen(sleep, env={"PLANTED": target.marker}, start_new_session=True)
+    for planted in (listener, local, loopback):
+        planted.detach()  # it stays open, whatever becomes of the object
     attempts.stop("planted")
 
 
