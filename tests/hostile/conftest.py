@@ -47,9 +47,12 @@ async def attacked(sandbox: Sandbox, attack: Attack, target: Target) -> Outcome:
 
 
 async def answers(sandbox: Sandbox, seconds: float = 20.0) -> bool:
-    """Whether a session still does what it is told."""
+    """Whether a session still does what it is told, and may still start a process.
+
+    A limit of processes that counts those of a user, not of a sandbox, would let one starve all others.
+    """
     async with asyncio.timeout(seconds):
-        return await sandbox.run("print(1 + 1)") == "2\n"
+        return await sandbox.run("import subprocess; subprocess.run(['true'], check=True); print(1 + 1)") == "2\n"
 
 
 @asynccontextmanager

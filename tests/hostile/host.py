@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+from tci.sandbox.bubblewrap import STATE
+
 CGROUPS = Path("/sys/fs/cgroup")
 KINDS = ("pid", "net", "ipc", "mnt", "uts")
 
@@ -21,7 +23,7 @@ class Places:
     directories: tuple[Path, ...]
     groups: tuple[Path, ...]
     namespaces: frozenset[str]
-    """Used where no control group can be made; their numbers are given again once they are free."""
+    """Of bubblewrap's; used where no control group can be made, since numbers are given again once they are free."""
 
     def bytes_on_disk(self) -> int:
         """Return the size of all that the host keeps of it on its disk."""
@@ -70,9 +72,8 @@ def places_of(sandbox_id: str, socket_directory: Path) -> Places:
         directories += [Path("/var/lib/docker/containers", name), Path("/run/docker/runtime-runc/moby", name)]
     # Not Path.glob, which raises when a group of somebody else goes away meanwhile.
     groups = tuple(Path(path) for word in words for path in glob(f"{CGROUPS}/**/{word}", recursive=True))  # noqa: PTH207
-    pids = {int(pid) for group in groups for pid in read(group / "cgroup.procs").split()}
-    host = namespaces_of(os.getpid())
-    namespaces = frozenset(name for pid in pids for name in namespaces_of(pid)) - host
+    record = json.loads(read(socket_directory / STATE) or "{}")
+    namespaces = namespaces_of(record["pid"]) - namespaces_of(os.getpid()) if record else frozenset()
     return Places(tuple(words), tuple(directories), groups, namespaces)
 
 

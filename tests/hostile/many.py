@@ -84,7 +84,7 @@ class Many:
         while not self._is_over.is_set():
             for directory in (self.service.data_dir / "run").iterdir():
                 places = self.seen.get(directory.name)
-                if places is None or not places.namespaces:
+                if places is None or not (places.groups or places.namespaces):
                     self.seen[directory.name] = host.places_of(directory.name, directory)
             time.sleep(0.1)
 
@@ -133,7 +133,7 @@ async def many(service: Service, sessions: int) -> Many:
     done.failures += done.left()
     done.failures += [f"volume {name}" for name in set(host.docker("volume", "ls", "--quiet")) - volumes]
     done.failures += [f"file {name}" for name in files_of(service.data_dir) - files]
-    known = sum(bool(places.namespaces) for places in done.seen.values())
+    known = sum(bool(places.groups or places.namespaces) for places in done.seen.values())
     if known < sessions // 2:
         done.failures.append(f"only {known} sandboxes were seen while they ran: the comparison says little")
     return done

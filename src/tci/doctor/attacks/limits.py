@@ -138,9 +138,8 @@ def _use_memory(size: int) -> None:
 def _fill_memfd(size: int) -> None:
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    descriptor = os.memfd_create("flood")
-    for start in range(0, size, 16 * MEBIBYTE):
-        os.posix_fallocate(descriptor, start, 16 * MEBIBYTE)
+    for _ in range(size // (16 * MEBIBYTE)):  # several, since a single one may have a limit of its own
+        os.posix_fallocate(os.memfd_create("flood"), 0, 16 * MEBIBYTE)
 
 
 def _fork(number: int) -> None:
@@ -186,9 +185,10 @@ def _sparse(directory: str, size: int) -> None:
 
 
 def _fill(directory: str, size: int) -> None:
-    """Reserve it: where the file system has a size, that is refused before a page is used."""
-    with _file(directory) as descriptor:
-        os.posix_fallocate(descriptor, 0, size)
+    """Reserve it in several files, since a single one may have a limit of its own."""
+    with contextlib.ExitStack() as stack:
+        for index in range(4):
+            os.posix_fallocate(stack.enter_context(_file(directory, index)), 0, size // 4 + 1)
 
 
 def _make(directory: str, number: int) -> None:
@@ -204,9 +204,9 @@ def _make(directory: str, number: int) -> None:
 
 
 @contextlib.contextmanager
-def _file(directory: str) -> Iterator[int]:
-    """Open a file that has no name, or is removed at once."""
-    path = f"{directory}/.flood-{os.getpid()}"
+def _file(directory: str, index: int = 0) -> Iterator[int]:
+    """Open a new file that has no name any more."""
+    path = f"{directory}/.flood-{os.getpid()}-{index}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         os.unlink(path)

@@ -1,5 +1,6 @@
 """Attacks by way of the network: every address, names, and the families of sockets that are rarely used."""
 
+import contextlib
 import errno
 import os
 import select
@@ -61,14 +62,14 @@ def outside_addresses(target: Target, attempts: Attempts) -> None:
 def interfaces(target: Target, attempts: Attempts) -> None:
     """Find an interface besides the loopback, or a route."""
     del target
-    for _, name in socket.if_nameindex():
+    for name in _interfaces():
         if name == "lo":
             attempts.stop("a loopback alone")
         else:
             attempts.reach(f"interface {name}")
-    for path, least in (("/proc/net/route", 1), ("/proc/net/arp", 1)):
-        with open(path) as file:
-            for line in file.read().splitlines()[least:]:
+    for path in ("/proc/net/route", "/proc/net/arp"):
+        with contextlib.suppress(OSError), open(path) as file:
+            for line in file.read().splitlines()[1:]:
                 attempts.reach(f"{path}: {line.split()[0]}")
 
 
@@ -153,6 +154,16 @@ def netlink_sockets(target: Target, attempts: Attempts) -> None:
             socket.SOCK_RAW,
             protocol,
         )
+
+
+def _interfaces() -> set[str]:
+    """Return the interfaces that the C library finds, and those that /proc shows."""
+    names = set()
+    with contextlib.suppress(OSError):
+        names |= {name for _, name in socket.if_nameindex()}
+    with contextlib.suppress(OSError), open("/proc/net/dev") as file:
+        names |= {line.split(":")[0].strip() for line in file.read().splitlines()[2:]}
+    return names
 
 
 def _open_socket(family: int, kind: int, protocol: int) -> None:

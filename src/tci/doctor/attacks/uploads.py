@@ -30,15 +30,20 @@ def plant_links(target: Target) -> None:
     with open("hard-victim", "w") as file:
         file.write("untouched")
     host = target.host_paths[0] if target.host_paths else "/etc/passwd"
-    with contextlib.suppress(FileExistsError):
-        os.symlink(VICTIM, "link.txt")
-        os.symlink(f"{VICTIM}-new", "dangling.txt")
-        os.link("hard-victim", "hard.txt")
+    links = (
+        (os.symlink, VICTIM, "link.txt"),
+        (os.symlink, f"{VICTIM}-new", "dangling.txt"),
+        (os.link, "hard-victim", "hard.txt"),
+        (os.symlink, "/proc/self/comm", "proc.txt"),
+        (os.symlink, host, "host.txt"),
+        (os.symlink, f"{VICTIM}-directory", "directory"),
+        (os.symlink, "/tmp", "absolute"),
+    )
+    for make, source, name in links:
+        with contextlib.suppress(FileExistsError):
+            make(source, name)
+    with contextlib.suppress(OSError):  # a filter may refuse to make one
         os.mkfifo("pipe.txt")
-        os.symlink("/proc/self/comm", "proc.txt")
-        os.symlink(host, "host.txt")
-        os.symlink(f"{VICTIM}-directory", "directory")
-        os.symlink("/tmp", "absolute")
 
 
 def links_of_uploads(target: Target, attempts: Attempts) -> None:
