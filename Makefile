@@ -7,7 +7,7 @@ REQUIRE_ALL ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test soak check lint types format clean
+.PHONY: help run test test-hostile soak hostile-soak check lint types format clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -20,6 +20,12 @@ run: $(VENV)/.run  ## Start the service on 127.0.0.1:8000; the first time sets e
 
 test: $(VENV)/.test  ## Run every test that this machine can run.
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/run
+
+test-hostile: $(VENV)/.test  ## Attack the jail of both drivers, then each with single controls off; prints what each stops.
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/run tests/hostile
+
+hostile-soak: $(VENV)/.test  ## Open 1,000 sessions of hostile code on each driver (about an hour) and look what is left.
+	$(VENV)/bin/python -m tests.hostile.many --sessions 1000
 
 soak: $(VENV)/.test  ## Run 10,000 mixed executions, one in ten hostile (about an hour); see tests/soak.
 	$(VENV)/bin/python -m tests.soak.soak --executions 10000

@@ -29,6 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 LAUNCHER = "tci.kernel.launcher"
 """The program that a sandbox launches; its constants are what a driver must know of it."""
 
+ATTACKS = "tci.doctor.attacks"
+"""The programs that are sent into a sandbox to attack it."""
+
 MODULES = {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in SOURCE.glob("tci/**/*.py")}
 
 
@@ -47,6 +50,12 @@ def test_imports_of_module_go_down_only(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(LAUNCHER)])
 def test_launcher_imports_nothing_of_tci(name: str) -> None:
     assert list(imported(MODULES[name])) == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(f"{ATTACKS}.")])
+def test_attack_imports_nothing_but_the_toolkit(name: str) -> None:
+    if name.rsplit(".", 1)[1] not in {"__init__", "attack", "toolkit"}:
+        assert set(imported(MODULES[name])) == {f"{ATTACKS}.toolkit"}, "its source runs alone, inside the sandbox"
 
 
 @pytest.mark.parametrize("name", ["__init__", "__main__", "start", "privileges"])

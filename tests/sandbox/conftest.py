@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ class Bench:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await wait_for_sockets(spec.socket_directory)
+                kernel = await self.connect(spec)
                 await self.driver.seal(spec)
-                yield Sandbox(self, spec, await self.connect(spec))
+            yield Sandbox(self, spec, kernel)
         finally:
             await self.driver.destroy(spec.sandbox_id)
 
@@ -92,7 +94,8 @@ class Bench:
     async def left_of(self, spec: SandboxSpec) -> list[object]:
         """Return whatever can still be found of a sandbox: processes, directory, the driver's own view."""
         found: list[object] = [*sorted(processes.with_environment(spec.kernel_key))]
-        found += CGROUPS.glob(f"**/*{spec.sandbox_id}*")
+        # Not Path.glob, which raises when a group of somebody else goes away meanwhile.
+        found += glob(f"{CGROUPS}/**/*{spec.sandbox_id}*", recursive=True)  # noqa: PTH207
         if spec.socket_directory.exists():
             found.append(spec.socket_directory)
         if (status := await self.driver.inspect(spec.sandbox_id)) is not None:

@@ -12,22 +12,24 @@ from typing import Any
 
 from tci.doctor import attacks, host
 from tci.doctor.attacks import Attack
+from tci.doctor.attacks.toolkit import Target
+from tci.doctor.decoys import aimed_at, decoys
 from tci.doctor.engine import engine_access, look_at_engine
-from tci.doctor.finding import Finding, Level, hole, judged, ok
+from tci.doctor.finding import Finding, Level, hole, judged, ok, weak
 from tci.doctor.installation import look_at_installation
+from tci.doctor.outcome import try_attack
 from tci.doctor.report import Report
 from tci.egress.gate import Gates
 from tci.egress.open import effective_policy, make_gates, run_proxy
-from tci.errors import LaunchTimeout, SandboxFailed, SetupError
+from tci.errors import KernelFailed, LaunchTimeout, SandboxFailed, SetupError
 from tci.guard import reachable_engine
 from tci.ids import new_sandbox_id, random_text
 from tci.kernel.client import KernelClient, MessageLost, wait_for_sockets
-from tci.kernel.output_buffer import OutputBuffer
-from tci.kernel.outputs import OutputType
 from tci.kernel.zmtp import ConnectionLost
 from tci.paths import make_private, short_path
 from tci.sandbox import choose
 from tci.sandbox.bubblewrap import find_bwrap
+from tci.sandbox.cgroup import can_make_cgroups
 from tci.sandbox.docker import engine_url, open_docker
 from tci.sandbox.driver import Progress, SandboxDriver, SandboxSpec
 from tci.sandbox.spec import new_spec
@@ -36,11 +38,11 @@ from tci.settings import SandboxChoice, Settings
 ATTACK_SECONDS = 60.0
 """How long an attack may take."""
 
-OUTPUT_BYTES = 64 * 1024
-"""How much of an attack's output is read."""
 
-VERDICTS = {"held": Level.OK, "open": Level.HOLE}
-"""What the last line that an attack prints begins with."""
+MEMORY_OF_ALL = {"shared_pages"}
+"""Attacks that only a control group stops: without one each process is limited by itself. A weakness that is told."""
+
+NO_GROUPS = "Run the service as root, or use a Docker engine for strangers' code."
 
 
 async def examine(settings: Settings, progress: Progress) -> Report:
@@ -87,16 +89,19 @@ async def _look_at_driver(settings: Settings, progress: Progress) -> AsyncIterat
 async def _attack(settings: Settings, progress: Progress) -> list[Finding]:
     """Run every attack; after one that the sandbox did not survive, the next begins with a new one."""
     pending = deque(attacks.ATTACKS)
+    choice, _reason = await choose.choose(settings)
+    limits_all = choice is SandboxChoice.DOCKER or can_make_cgroups()
     findings = []
-    async with _bench(settings) as bench:
+    async with _bench(settings) as bench, decoys(host_paths=(settings.data_dir,), host_ports=(settings.port,)) as found:
         while pending:
             progress("Launching a sandbox.")
-            async with bench.sandbox() as kernel:
+            async with bench.sandbox() as (spec, kernel):
+                target = aimed_at(found, spec.limits)
                 is_alive = True
                 while pending and is_alive:
                     attack = pending.popleft()
                     progress(f"Attacking: {attack.name}.")
-                    finding, is_alive = await run_attack(kernel, attack)
+                    finding, is_alive = await run_attack(kernel, attack, target, limits_all=limits_all)
                     findings.append(finding)
     return findings
 
@@ -112,7 +117,7 @@ class Bench:
     sockets: str
 
     @asynccontextmanager
-    async def sandbox(self) -> AsyncIterator[KernelClient]:
+    async def sandbox(self) -> AsyncIterator[tuple[SandboxSpec, KernelClient]]:
         """Launch a sandbox as a session's is launched, and destroy it afterwards."""
         sandbox_id = new_sandbox_id()
         try:
@@ -131,7 +136,7 @@ class Bench:
             )
             with closing(kernel):
                 await self._launch(spec, kernel)
-                yield kernel
+                yield spec, kernel
         finally:
             self.gates.close(sandbox_id)
             await self.driver.destroy(sandbox_id)
@@ -142,8 +147,8 @@ class Bench:
             async with asyncio.timeout(seconds):
                 await self.driver.launch(spec)
                 await wait_for_sockets(spec.socket_directory)
-                await self.driver.seal(spec)
                 await kernel.wait_until_ready()
+                await self.driver.seal(spec)
         except TimeoutError:
             raise LaunchTimeout(seconds) from None
         except (ConnectionLost, MessageLost) as error:
@@ -186,23 +191,18 @@ async def _beside(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-async def run_attack(kernel: KernelClient, attack: Attack) -> tuple[Finding, bool]:
+async def run_attack(kernel: KernelClient, attack: Attack, target: Target, *, limits_all: bool) -> tuple[Finding, bool]:
     """Run an attack and return its verdict, and whether the sandbox can be used on."""
-    outputs = OutputBuffer(limit=OUTPUT_BYTES)
     try:
         async with asyncio.timeout(ATTACK_SECONDS):
-            await kernel.execute(attack.code, outputs)
-    except (TimeoutError, ConnectionLost, MessageLost) as error:
+            outcome = await try_attack(kernel, attack, target)
+    except (TimeoutError, ConnectionLost, MessageLost, KernelFailed) as error:
         reason = "it took too long" if isinstance(error, TimeoutError) else "the kernel ended"
         return _no_verdict(attack, reason), False
-    items = outputs.outputs().items()
-    printed = "".join(str(item.data) for item in items if item.type is OutputType.STDOUT)
-    raised = "".join(str(item.data) for item in items if item.type is OutputType.ERROR)
-    last = (printed.strip().splitlines() or [""])[-1]
-    word, _, found = last.partition(": ")
-    if word not in VERDICTS:
-        return _no_verdict(attack, (raised.strip().splitlines() or [last or "it printed nothing"])[-1]), True
-    return Finding(VERDICTS[word], attack.name, found, tried=attack.tries), True
+    if not outcome.is_held and attack.name in MEMORY_OF_ALL and not limits_all:
+        return replace(weak(attack.name, outcome.detail, NO_GROUPS), tried=attack.tries), True
+    level = Level.OK if outcome.is_held else Level.HOLE
+    return Finding(level, attack.name, outcome.detail, tried=attack.tries), True
 
 
 def _no_verdict(attack: Attack, reason: str) -> Finding:

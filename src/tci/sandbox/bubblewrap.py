@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from tci import resources
 from tci.errors import SandboxFailed, SetupError
 from tci.kernel.launcher import CHANNELS
 from tci.paths import make_private, short_path
-from tci.sandbox.bubblewrap_spec import Descriptors, bwrap_arguments, environment
+from tci.sandbox import remount
+from tci.sandbox.bubblewrap_spec import WRITABLE, Descriptors, bwrap_arguments, environment
 from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup
 from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage, finish
 from tci.sandbox.environment import describe_host, environment_directory, is_prepared
@@ -88,6 +90,13 @@ class BubblewrapDriver(SandboxDriver):
             if isinstance(error, (OSError, ValueError, KeyError)):
                 raise SandboxFailed(f"bubblewrap could not start sandbox {spec.sandbox_id}: {error}") from error
             raise
+
+    @override
+    async def seal(self, spec: SandboxSpec) -> None:
+        record = self._record(spec.sandbox_id)
+        if record is not None:
+            words = (str(record.pid), str(spec.limits.inodes), *WRITABLE)
+            await asyncio.to_thread(_run, [sys.executable, "-I", "-S", remount.__file__, *words])
 
     @override
     async def inspect(self, sandbox_id: str) -> SandboxStatus | None:
@@ -250,6 +259,12 @@ def _listen(directory: Path) -> dict[str, socket.socket]:
             listener.listen(64)
             listeners[channel] = listener
     return listeners
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SandboxFailed(f"The files of a sandbox could not be bounded: {result.stderr.strip()}")
 
 
 def _hidden(arguments: list[str]) -> tuple[list[str], int]:

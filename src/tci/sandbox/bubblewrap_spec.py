@@ -22,6 +22,10 @@ SHARED_ETC = (
 """What the host's programs need of its configuration; nothing in it is secret (/etc/ssl/private is root's)."""
 
 
+WRITABLE = ("/dev/shm", "/tmp", HOME)  # noqa: S108 (the sandbox's own)
+"""The file systems of a jail that its code may write."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What the jail takes from this machine, all of it read-only."""
@@ -66,7 +70,7 @@ def bwrap_arguments(spec: SandboxSpec, *, host: Host, descriptors: Descriptors) 
         *_python(host),
         *_own_files(spec, host),
         *_egress(spec),
-        *("--remount-ro", "/"),
+        *("--remount-ro", "/", "--remount-ro", "/dev"),  # which is its owner's, and without a size
         *("--chdir", HOME),
         *("--info-fd", str(descriptors.info)),
         *("--block-fd", str(descriptors.block)),
@@ -169,11 +173,7 @@ def _egress(spec: SandboxSpec) -> list[str]:
 
 
 def _own_files(spec: SandboxSpec, host: Host) -> list[str]:
-    """Return the file systems that code may write.
-
-    bwrap (0.11) can't bound their inodes, as `Limits.inodes` asks. The memory control group counts them, at about 1 KB
-    each; where there is none, Linux's own bound holds: one inode for every two pages of the machine's memory.
-    """
+    """Return the file systems that code may write; `seal` bounds their inodes, for which bwrap has no option."""
     # As root, bwrap's file systems are root's, and no capability is left to give them away. Only one
     # unprivileged user lives in the jail, so a home that everybody may write is its own.
     home_mode = "0777" if host.is_root else "0755"

@@ -102,7 +102,7 @@ class SandboxDriver(ABC):
         """
 
     async def seal(self, spec: SandboxSpec) -> None:  # noqa: B027 (most drivers have nothing to seal)
-        """Close what was open for the launch. Called once the kernel listens, before any code is sent."""
+        """Close what was open for the launch. Called once the kernel has answered, before a caller's code is sent."""
 
     @abstractmethod
     async def inspect(self, sandbox_id: str) -> SandboxStatus | None:

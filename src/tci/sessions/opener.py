@@ -142,9 +142,9 @@ class SessionOpener:
                 await self._driver.launch(spec)
                 death = group.create_task(self._raise_on_death(spec.sandbox_id), name="watch starting sandbox")
                 await wait_for_sockets(spec.socket_directory)
-                await self._driver.seal(spec)
                 kernel = self.connect(spec.sandbox_id, spec.kernel_key)
                 await self._wait_until_ready(kernel)
+                await self._driver.seal(spec)
                 death.cancel()
                 return kernel
         except BaseException as error:
