@@ -24,7 +24,7 @@ def make_socket_directory(directory: Path) -> None:
 
 
 def seal_socket_directory(directory: Path) -> None:
-    """Make the directory unwritable for the session's user: once the kernel has answered, before a caller's code is sent."""
+    """Make the directory unwritable for the session's user, before any code of a caller's is sent."""
     directory.chmod(0o755)
 
 
