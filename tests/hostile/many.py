@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ SETTINGS = {
     "max_sessions_per_account": 1000,
     "max_sandboxes": 1000,
     "grace_seconds": 1,
+}
+
+LIMITS: dict[str, Any] = {
+    "memory_bytes": SETTINGS["sandbox_memory_bytes"],
+    "pids": SETTINGS["sandbox_pids"],
+    "open_files": 1024,
+    "disk_bytes": SETTINGS["sandbox_disk_bytes"],
+    "shm_bytes": SETTINGS["sandbox_shm_bytes"],
 }
 
 SETTLE_SECONDS = 90
@@ -100,7 +108,7 @@ class Many:
 
 def cases(target: Target) -> Iterator[tuple[str, str]]:
     """Give hostile code without end, in turn: attacks, floods, things that stay, and deaths."""
-    table = {attack.name: attack.code(target) for attack in ATTACKS}
+    table = {attack.name: attack.code(target) for attack in ATTACKS if not attack.uploads}
     table |= {f"flood of {name}": IMPORTS + code for name, code in FLOODS.items()}
     table |= {f"end by {name}": code for name, code in DEATHS.items()}
     table |= {"staying": STAYING, "planting": plant_code(target)}
@@ -127,7 +135,7 @@ async def many(service: Service, sessions: int) -> Many:
     done._settle()
     volumes, files = set(host.docker("volume", "ls", "--quiet")), files_of(service.data_dir)
     async with decoys(host_paths=[service.data_dir]) as target:
-        await asyncio.to_thread(done.run, sessions, target)
+        await asyncio.to_thread(done.run, sessions, replace(target, **LIMITS))
         if Path(target.host_paths[0]).read_text() != target.marker:
             done.failures.append("the decoy was written")
     done.failures += done.left()

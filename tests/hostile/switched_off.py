@@ -16,7 +16,7 @@ from tci import resources
 from tci.sandbox import bubblewrap, docker
 from tci.sandbox.bubblewrap import BubblewrapDriver
 from tci.sandbox.driver import Limits, SandboxSpec
-from tests.hostile.controls import LauncherEdit, Off, Site
+from tests.hostile.removals import LauncherEdit, Off, Site
 from tests.sandbox.conftest import Bench
 
 LAUNCHER = "/opt/tci/launcher"

@@ -59,3 +59,8 @@ def test_attempt_that_is_refused_is_held() -> None:
 def test_child_that_is_killed_is_an_error_of_the_attempt() -> None:
     with pytest.raises(ChildProcessError):
         in_child(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_child_that_breaks_is_no_refusal() -> None:
+    with pytest.raises(RuntimeError, match="ValueError"):
+        in_child(int, "no number")

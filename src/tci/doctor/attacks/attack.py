@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import ModuleType
 
 from tci.doctor.attacks import neighbours, toolkit
@@ -17,7 +17,7 @@ class Attack:
     name: str
     tries: str
     """One sentence: what is tried."""
-    source: str
+    source: str = field(repr=False)
     """The functions that it is made of, in Python for the sandbox."""
     before: str | None = None
     """Name of a function that runs first, where something is uploaded between."""

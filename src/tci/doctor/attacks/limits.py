@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from tci.doctor.attacks.toolkit import CHILD_SECONDS, Attempts, Target, in_child
+from tci.doctor.attacks.toolkit import CHILD_SECONDS, Attempts, Target, in_child, set_limit
 
 MORE = 64
 """By how many processes, threads or files a limit is exceeded."""
@@ -99,9 +99,9 @@ def raised_limits(target: Target, attempts: Attempts) -> None:
             attempts.attempt(
                 f"RLIMIT_{name} above {hard}",
                 in_child,
-                resource.setrlimit,
+                set_limit,
                 number,
-                (hard + 1, hard + 1),
+                hard + 1,
             )
         elif name in ("NOFILE", "CORE"):
             attempts.reach(f"RLIMIT_{name} is unlimited")

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from tci.doctor.attacks.toolkit import LIBC, Attempts, Target, checked, in_child, open_file, prctl
+from tci.doctor.attacks.toolkit import LIBC, Attempts, Target, checked, in_child, open_file, prctl, set_limit
 
 PTRACE_SEIZE = 0x4206
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -143,9 +143,9 @@ def core_dumps(target: Target, attempts: Attempts) -> None:
     attempts.attempt(
         "raise the limit of core files",
         in_child,
-        resource.setrlimit,
+        set_limit,
         resource.RLIMIT_CORE,
-        (1 << 20, 1 << 20),
+        1 << 20,
     )
     pid = os.fork()
     if pid == 0:

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import time
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+BROKEN = -1
+"""What a child tells instead of an error's number when the attack itself is wrong."""
 
 CHILD_SECONDS = 20.0
 """How long one thing that is tried in a child may take."""
@@ -124,6 +128,14 @@ def prctl(*arguments: int) -> int:
     return checked(LIBC.prctl(*map(ctypes.c_ulong, arguments)))
 
 
+def set_limit(kind: int, value: int) -> None:
+    """Set a limit of this process, soft and hard."""
+    try:
+        resource.setrlimit(kind, (value, value))
+    except ValueError as error:  # which Python makes of "not permitted"
+        raise PermissionError(errno.EPERM, str(error)) from error
+
+
 def system_call(number: int, *arguments: Any) -> int:
     """Make a system call by its number."""
     words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
@@ -158,6 +170,8 @@ def in_child(action: Callable[..., object], *arguments: object) -> Any:
         killed_by_filter = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
         raise OSError(errno.EPERM if killed_by_filter else errno.ECHILD, f"the child ended with {status}")
     number, value = json.loads(answer)
+    if number == BROKEN:
+        raise RuntimeError(value)
     if number:
         raise OSError(number, value)
     return value
@@ -173,7 +187,7 @@ def _tell(write_end: int, action: Callable[..., object], *arguments: object) -> 
     except MemoryError:
         told = [errno.ENOMEM, "MemoryError"]
     except BaseException as error:  # noqa: BLE001 (it must end here whatever happens)
-        told = [errno.EBADMSG, repr(error)]
+        told = [BROKEN, repr(error)]
     try:
         os.write(write_end, json.dumps(told).encode())
     finally:
