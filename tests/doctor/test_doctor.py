@@ -20,7 +20,10 @@ PLANT = """
 import sys
 from tci.cli import main
 from tci.doctor import attacks
-attacks.ATTACKS = tuple(attacks.Attack(f"planted {at}", "nothing", code) for at, code in enumerate(sys.argv[1:]))
+class Planted(attacks.Attack):
+    def code(self, target):
+        return self.source
+attacks.ATTACKS = tuple(Planted(f"planted {at}", "nothing", code) for at, code in enumerate(sys.argv[1:]))
 sys.argv[1:] = ["doctor", "--json"]
 main()
 """
@@ -107,8 +110,8 @@ def test_attack_without_a_verdict_is_a_hole_and_the_next_gets_a_sandbox_that_liv
     status, attacks = planted(environment, *codes)
     assert status == 1
     assert [(attack["level"], attack["found"]) for attack in attacks] == [
-        ("hole", "no verdict: ZeroDivisionError: division by zero"),
-        ("hole", "no verdict: hello"),
+        ("hole", "it said ZeroDivisionError: division by zero"),
+        ("hole", "it said hello"),
         ("hole", "no verdict: the kernel ended"),
         ("ok", "still here"),
     ]

@@ -83,7 +83,7 @@ def start_carelessly(patch: pytest.MonkeyPatch, leaked: Path | None) -> None:
             return start(*words, **options, extra_groups=[0])
         descriptor = os.open(leaked, os.O_RDONLY)
         try:
-            return start(*words, **options | {"pass_fds": (*options["pass_fds"], descriptor)})
+            return start(*words, **options | {"pass_fds": (*options.get("pass_fds", ()), descriptor)})
         finally:
             os.close(descriptor)
 

@@ -28,11 +28,11 @@ def memory(target: Target, attempts: Attempts) -> None:
 
 
 def shared_pages(target: Target, attempts: Attempts) -> None:
-    """Use more memory than the sandbox may, by files in memory that are in no directory (memfd)."""
+    """Use more memory than the sandbox may, as pages that processes share: no limit of a process counts them."""
     attempts.attempt(
-        f"{target.memory_bytes + 64 * MEBIBYTE} bytes of a memfd",
+        f"{target.memory_bytes + 64 * MEBIBYTE} bytes of shared pages",
         in_child,
-        _fill_memfd,
+        _share_pages,
         target.memory_bytes + 64 * MEBIBYTE,
     )
 
@@ -135,11 +135,12 @@ def _use_memory(size: int) -> None:
         blocks.append(block)
 
 
-def _fill_memfd(size: int) -> None:
+def _share_pages(size: int) -> None:
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    for _ in range(size // (16 * MEBIBYTE)):  # several, since a single one may have a limit of its own
-        os.posix_fallocate(os.memfd_create("flood"), 0, 16 * MEBIBYTE)
+    pages = mmap.mmap(-1, size)
+    for start in range(0, size, mmap.PAGESIZE):
+        pages[start] = 1
 
 
 def _fork(number: int) -> None:

@@ -57,7 +57,8 @@ def listen(inherited: dict[str, int] | None) -> dict[str, int]:
 def show_user_packages() -> None:
     """Have Python look where pip installs what code asks for; at its own start it leaves out what is not there yet."""
     directory = site.getusersitepackages()
-    os.makedirs(directory, exist_ok=True)
+    with contextlib.suppress(OSError):
+        os.makedirs(directory, exist_ok=True)
     installed = [index for index, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
     sys.path.insert(installed[0] if installed else len(sys.path), directory)
 
