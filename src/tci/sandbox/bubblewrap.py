@@ -1,11 +1,8 @@
 """The bubblewrap driver: namespaces without a daemon, for machines where no Docker engine answers."""
 
 import asyncio
-import contextlib
-import datetime as dt
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -21,9 +18,9 @@ from tci import resources
 from tci.errors import SandboxFailed, SetupError
 from tci.kernel.launcher import CHANNELS
 from tci.paths import make_private, short_path
-from tci.sandbox import remount
+from tci.sandbox import proc, remount
 from tci.sandbox.bubblewrap_spec import WRITABLE, Descriptors, bwrap_arguments, environment
-from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup
+from tci.sandbox.cgroup import can_make_cgroups, cgroup_named, make_cgroup, remove_abandoned_groups
 from tci.sandbox.driver import SandboxDriver, SandboxSpec, SandboxStatus, Usage, finish
 from tci.sandbox.environment import describe_host, environment_directory, is_prepared
 from tci.settings import Settings
@@ -53,7 +50,10 @@ class Record:
 
     def is_alive(self) -> bool:
         """Whether the kernel still runs."""
-        return _start_time(self.pid) == self.start_time and _start_time(self.monitor_pid) == self.monitor_start_time
+        return (
+            proc.start_time(self.pid) == self.start_time
+            and proc.start_time(self.monitor_pid) == self.monitor_start_time
+        )
 
 
 class BubblewrapDriver(SandboxDriver):
@@ -67,8 +67,10 @@ class BubblewrapDriver(SandboxDriver):
         self._deployment = deployment
         self._host = describe_host(settings, bwrap)
         self._has_cgroups = can_make_cgroups()
+        if self._has_cgroups:
+            remove_abandoned_groups()
         # Root's jails have no user namespace: there all of them together are one user to the kernel.
-        self._limits_processes = not (self._has_cgroups or self._host.is_root) and _counts_by_namespace()
+        self._limits_processes = not (self._has_cgroups or self._host.is_root) and proc.counts_processes_by_namespace()
         self._filter = resources.seccomp_filter()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -105,8 +107,8 @@ class BubblewrapDriver(SandboxDriver):
             return None
         if record.is_alive():
             return SandboxStatus(is_running=True)
-        if _start_time(record.pid) == record.start_time:
-            _kill(record.pid)  # what the code left running ends with its kernel
+        if proc.start_time(record.pid) == record.start_time:
+            proc.kill(record.pid)  # what the code left running ends with its kernel
         child = self._children.get(sandbox_id)
         is_out_of_memory = cgroup_named(sandbox_id).has_killed() if self._has_cgroups else False
         code = child.poll() if child else None
@@ -119,20 +121,20 @@ class BubblewrapDriver(SandboxDriver):
         record = self._record(sandbox_id)
         if record is None or not record.is_alive():
             return None
-        return cgroup_named(sandbox_id).usage() if self._has_cgroups else _usage_of_tree(record.pid)
+        return cgroup_named(sandbox_id).usage() if self._has_cgroups else proc.usage_of_tree(record.pid)
 
     @override
     async def destroy(self, sandbox_id: str) -> None:
         record = self._record(sandbox_id)
         if record is not None:
-            while _start_time(record.pid) == record.start_time:
-                _kill(record.pid)
+            while proc.start_time(record.pid) == record.start_time:
+                proc.kill(record.pid)
                 await asyncio.sleep(0.002)
         child = self._children.pop(sandbox_id, None)
         if child is not None:
             if record is None:  # it failed before it could be written down
-                for pid in (*_children_of(child.pid), child.pid):
-                    _kill(pid)
+                for pid in (*proc.children_of(child.pid), child.pid):
+                    proc.kill(pid)
             await asyncio.to_thread(child.wait)
         if self._has_cgroups:
             await asyncio.to_thread(cgroup_named(sandbox_id).remove)
@@ -194,9 +196,9 @@ class BubblewrapDriver(SandboxDriver):
         record = Record(
             deployment=spec.deployment,
             pid=pid,
-            start_time=_start_time(pid) or 0,
+            start_time=proc.start_time(pid) or 0,
             monitor_pid=child.pid,
-            monitor_start_time=_start_time(child.pid) or 0,
+            monitor_start_time=proc.start_time(child.pid) or 0,
         )
         temporary = spec.socket_directory / f"{STATE}.part"
         temporary.write_text(json.dumps(asdict(record)))
@@ -277,45 +279,3 @@ def _hidden(arguments: list[str]) -> tuple[list[str], int]:
     os.write(descriptor, "\0".join(arguments[1:end]).encode() + b"\0")
     os.lseek(descriptor, 0, os.SEEK_SET)
     return [arguments[0], "--args", str(descriptor), *arguments[end:]], descriptor
-
-
-def _start_time(pid: int) -> int | None:
-    """Return field 22 of /proc/PID/stat (proc(5)), or None if the process is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _usage_of_tree(pid: int) -> Usage | None:
-    """Add up what a process and those below it have used: proc(5), where no control group counts for us."""
-    ticks, peak = 0, 0
-    pending = [pid]
-    try:
-        while pending:
-            current = pending.pop()
-            fields = Path(f"/proc/{current}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += sum(int(field) for field in fields[11:15])  # its own and its ended children's time
-            status = Path(f"/proc/{current}/status").read_text()
-            peak += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-            pending += _children_of(current)
-    except (FileNotFoundError, ProcessLookupError):
-        if not ticks:
-            return None
-    return Usage(cpu=dt.timedelta(seconds=ticks / os.sysconf("SC_CLK_TCK")), peak_memory_bytes=peak)
-
-
-def _counts_by_namespace() -> bool:
-    """Whether Linux counts processes (RLIMIT_NPROC) for a user in one user namespace, not everywhere: since 5.14."""
-    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 14)
-
-
-def _children_of(pid: int) -> list[int]:
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

@@ -22,6 +22,9 @@ CPU_PERIOD_MICROSECONDS = 100_000
 REMOVE_SECONDS = 2.0
 """How long a group may stay busy after its last process was killed."""
 
+ABANDONED_SECONDS = 60.0
+"""Age from which an empty group is nobody's; a sandbox is in its group milliseconds after that was made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
@@ -123,6 +126,16 @@ def make_cgroup(name: str, limits: Limits) -> Cgroup:
         directory.mkdir(exist_ok=True)
     cgroup.limit(limits)
     return cgroup
+
+
+def remove_abandoned_groups() -> None:
+    """Remove the empty groups that killed services left behind. Of a young one its sandbox may not be in it yet."""
+    youngest = time.time() - ABANDONED_SECONDS
+    for parent in [ROOT / controller / OWN for controller in CONTROLLERS] if _is_v1() else [ROOT / OWN]:
+        for group in parent.glob("sbx_*"):
+            with contextlib.suppress(OSError):  # it is in use, or another service was faster
+                if group.stat().st_mtime < youngest:
+                    group.rmdir()
 
 
 def cgroup_of(pid: int) -> Cgroup | None:
