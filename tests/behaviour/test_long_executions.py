@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import Service, serving
-from tests.sandbox.processes import eventually, with_command
+from tests.sandbox.processes import eventually, jailed
 
 HEARTBEAT = 1.0
 GRACE = 1.0
@@ -300,8 +300,7 @@ def sandboxes(service: Service) -> set[str]:
         names = subprocess.check_output(["docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.Mounts}}"])
         run_dir = str(service.data_dir / "run")
         found |= {line for line in names.decode().splitlines() if run_dir in line}
-    # A jail's command line names the environment in the data directory; a zombie has none, but a parent.
-    jails = with_command(str(service.data_dir)) | zombies_of(service.process.pid)
+    jails = jailed(service.data_dir) | zombies_of(service.process.pid)
     return found | {f"process {pid}" for pid in jails}
 
 

@@ -43,7 +43,7 @@ def environment(driver: str, tmp_path: Path) -> Iterator[dict[str, str]]:
 def left_of(data_dir: Path) -> list[str]:
     """Return what is there that was not there before: files, processes, containers."""
     found = [path.name for path in data_dir.iterdir() if path.name != "environments"]
-    running = processes.with_command(str(data_dir)) | processes.in_directory(data_dir)
+    running = processes.with_command(str(data_dir)) | processes.in_directory(data_dir) | processes.jailed(data_dir)
     return found + [f"process {pid}" for pid in sorted(running)] + containers_on(data_dir)
 
 

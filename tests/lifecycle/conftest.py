@@ -105,7 +105,7 @@ def containers(label: str) -> list[str]:
 
 def leftovers(data_dir: Path, label: str | None = None) -> list[str]:
     """Return what runs or is kept of a service: processes, containers, directories of sandboxes."""
-    running = processes.with_command(str(data_dir)) | processes.in_directory(data_dir)
+    running = processes.with_command(str(data_dir)) | processes.in_directory(data_dir) | processes.jailed(data_dir)
     found = [f"process {pid}" for pid in sorted(running)]
     found += [path.name for path in (data_dir / "run").iterdir()]
     return found + containers(label or deployment(data_dir))

@@ -16,6 +16,11 @@ def with_command(text: str) -> set[int]:
     return _holding("cmdline", text)
 
 
+def jailed(data_dir: Path) -> set[int]:
+    """Return the processes of a service's sandboxes: each has a mount from the service's run directory."""
+    return _holding("mountinfo", f"{data_dir}/run/")
+
+
 def in_directory(directory: Path) -> set[int]:
     """Return the processes that work in a directory or below it."""
     found = set()

@@ -140,13 +140,13 @@ class Soak:
 
     def stray_processes(self) -> list[str]:
         """Return the processes that belong to a sandbox of this service, and zombies of the service."""
-        run_dir = str(self.service.data_dir).encode()
+        run_dir = f"{self.service.data_dir}/run/"
         found = []
         for process in processes():
             with suppress(OSError):
                 state, parent = (process / "stat").read_text().rsplit(")", 1)[1].split()[:2]
                 command, groups = (process / "cmdline").read_bytes(), (process / "cgroup").read_text()
-                is_ours = b"bwrap" in command and run_dir in command
+                is_ours = run_dir in (process / "mountinfo").read_text()
                 is_ours |= any(line.rpartition("/")[2] in self.sandboxes for line in groups.split())
                 is_ours |= state == "Z" and parent == str(self.service.process.pid)
                 if is_ours:

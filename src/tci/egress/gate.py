@@ -80,7 +80,7 @@ class Gates:
             return None
         directory = self._run_dir / sandbox_id / "egress"
         if sandbox_id not in self._gates:
-            await asyncio.to_thread(self._make_directory, directory)
+            self._make_directory(directory)  # not in a thread, which would go on after a cancellation
             path = f"{self._sockets}/{sandbox_id}/egress/{PROXY_SOCKET}"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108 (of a service that was killed)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tci.kernel.launcher import CACHES, SOCKET_DIRECTORY
+from tci.sandbox.docker_spec import USER_BASE, launch_order
 from tci.sandbox.docker_spec import environment as common_environment
-from tci.sandbox.docker_spec import launch_order
 from tci.sandbox.driver import HOME, SANDBOX_UID, SandboxSpec
 
 LAUNCHER = "/opt/tci/launcher"
@@ -108,7 +108,7 @@ def environment(
 ) -> dict[str, str]:
     """Return the whole environment of a sandbox; each process is limited where no control group limits all."""
     order = launch_order(spec, sockets=listeners, limit_data=limit_data, limit_processes=limit_processes)
-    return common_environment(spec) | {"PATH": f"{HOME}/.local/bin:{SCRIPTS}:/usr/bin:/bin", "TCI_LAUNCH": order}
+    return common_environment(spec) | {"PATH": f"{USER_BASE}/bin:{SCRIPTS}:/usr/bin:/bin", "TCI_LAUNCH": order}
 
 
 def _namespaces(host: Host) -> list[str]:

@@ -13,6 +13,9 @@ SANDBOX_LABEL = "tci.sandbox"
 
 FORWARDER = "http://{}:{}".format(*PROXY_ADDRESS)
 
+USER_BASE = "/tmp/.local"  # noqa: S108 (inside the sandbox)
+"""Where pip installs what code asks for: not in the working directory, which is the caller's."""
+
 CA_VARIABLES = ("CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 ENVIRONMENT = {
@@ -23,6 +26,7 @@ ENVIRONMENT = {
     "NO_COLOR": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUSERBASE": USER_BASE,
     "IPYTHONDIR": "/tmp/.ipython",  # noqa: S108 (inside the sandbox, where /tmp is its own)
     "MPLCONFIGDIR": "/tmp/.matplotlib",  # noqa: S108 (the same)
     "NUMBA_CACHE_DIR": "/tmp/.numba",  # noqa: S108 (the same)
@@ -107,7 +111,7 @@ def container_config(spec: SandboxSpec, *, image: str, confinement: Confinement)
     if confinement.apparmor:
         security.append(f"apparmor={confinement.apparmor}")
     variables = environment(spec) | {
-        "PATH": f"{HOME}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{USER_BASE}/bin:/usr/local/bin:/usr/bin:/bin",
         "TCI_LAUNCH": launch_order(spec),
     }
     return {
