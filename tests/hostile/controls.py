@@ -218,8 +218,7 @@ CONTROLS = (
         "numbers of files",
         ("inodes",),
         Off(config=no_inode_limits),
-        None,
-        note="bubblewrap: as that limit is not an argument of bwrap, it is not switched off here",
+        Off(is_sealed=False),
     ),
     Control(
         "uploads are new files",

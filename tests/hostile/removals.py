@@ -35,6 +35,7 @@ class Off:
     """bubblewrap: returns other arguments of bwrap."""
     launcher: tuple[LauncherEdit, ...] = ()
     is_sealed: bool = True
+    """Whether `seal` does its work: Docker's directory of sockets, bubblewrap's numbers of files."""
     leaks_environment: bool = False
     leaks_descriptor: bool = False
     leaks_group: bool = False
