@@ -1,9 +1,13 @@
 """Policy `open`: public addresses and listed hosts, and no way round to anything inside."""
 
+from pathlib import Path
+
 import pytest
 
+from tci.egress.gate import MAX_CONNECTIONS
 from tests.conftest import Service
 from tests.egress.conftest import LISTED, UNLISTED, Site
+from tests.sandbox.processes import eventually
 
 ASK = """
 import socket
@@ -53,6 +57,16 @@ INSIDE = [
     "[fc00::1]",
     "[fd00:ec2::254]",
     "[ff02::1]",
+    "[::ffff:0:7f00:1]",
+    "[0:1::1]",
+    "[64:ff9b:2::1]",
+    "[100:1::1]",
+    "[200::1]",
+    "[800::1]",
+    "[1000::1]",
+    "[3fff::1]",
+    "[4000::1]",
+    "[8000::1]",
 ]
 
 
@@ -77,7 +91,10 @@ def test_inside_address_is_refused(open_service: Service, session: str, host: st
         line = open_service.stdout(ASK.format(request=request), session)
         # A spelling that Squid does not take for an address is a name, and names none.
         assert line.startswith(("HTTP/1.1 403", "HTTP/1.1 400", "HTTP/1.1 503", "HTTP/1.1 502")), line
-        if host in {"127.0.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "localhost", "10.0.0.1"}:
+        if (
+            host in {"127.0.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "localhost", "10.0.0.1"}
+            or host[1:2].isalnum()
+        ):
             assert "403 Blocked: the egress policy 'open'" in line
 
 
@@ -142,6 +159,33 @@ def test_host_that_the_operator_lists_is_reached_and_its_neighbour_is_not(
     assert open_service.stdout(code.format(LISTED), session) == "here\n"
     assert "Access Denied" in open_service.stdout(code.format(UNLISTED), session)
     assert (listed.requests, unlisted.requests) == (["/"], [])
+
+
+def test_closed_connections_that_are_not_read_do_not_pile_up_in_the_service(
+    open_service: Service, session: str
+) -> None:
+    """What the gate has still to send to a client that does not read keeps a descriptor of the service."""
+
+    def held() -> int:
+        return len(list(Path(f"/proc/{open_service.process.pid}/fd").iterdir()))
+
+    before = held()
+    code = """
+import socket, time
+kept = []
+for _ in range(4):
+    for _ in range(30):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect("/run/tci/egress/proxy")
+        s.sendall(b"GET http://10.0.0.1/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" * 70)
+        s.shutdown(socket.SHUT_WR)
+        kept.append(s)
+    time.sleep(1)
+"""
+    open_service.run(code, session)
+    assert held() <= before + 2 * MAX_CONNECTIONS + 8
+    open_service.run("for s in kept: s.close()", session)
+    assert eventually(lambda: held() <= before + 8, 20)
 
 
 def test_one_session_can_not_take_every_connection(open_service: Service, session: str) -> None:

@@ -48,6 +48,18 @@ def test_public_address_of_version_6_is_not_inside() -> None:
         assert ipaddress.ip_address("2606:4700::1111") not in ipaddress.ip_network(network)
 
 
+def test_networks_do_not_overlap() -> None:
+    networks = [ipaddress.ip_network(network) for network in INSIDE_6]
+    assert len(list(ipaddress.collapse_addresses(networks))) <= len(networks)
+    for index, network in enumerate(networks):
+        assert not [other for other in networks[index + 1 :] if network.overlaps(other)]
+
+
+def test_version_4_in_version_6_is_left_to_the_rules_of_version_4() -> None:
+    mapped = ipaddress.ip_network("::ffff:0:0/96")
+    assert not [network for network in INSIDE_6 if ipaddress.ip_network(network).overlaps(mapped)]
+
+
 def test_without_hosts_nothing_is_listed(tmp_path: Path) -> None:
     text = SquidConfig(directory=tmp_path, address="127.0.0.1", packages_port=1, open_port=2, hosts=()).text()
     assert "acl listed dstdomain -n none.invalid" in text

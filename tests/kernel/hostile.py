@@ -368,7 +368,7 @@ class HalfFramesKernel(HonestKernel):
             self.send_frames(self.iopub, [b"topic", *frames])
             self.send_frames(self.shell, [identity, *(frames or [b""])])
         self.send_frames(self.iopub, [b""])
-        self.send_frames(self.iopub, [b"", *[b""] * 1000])
+        self.send_frames(self.iopub, [b"", *[b""] * 50])
         super().on_execute(identity, parent, code)
 
 
@@ -700,6 +700,15 @@ class RawFloodingKernel(RawKernel):
         block = zmtp(frames) * 2000
         while not self.is_stopping.is_set():
             self._send(connection, block)
+
+
+class RawCommandFloodKernel(RawKernel):
+    """Sends commands without end, two bytes each: none of them is a message, so nobody would ever be done."""
+
+    @override
+    def talk_iopub(self, connection: socket.socket) -> None:
+        while not self.is_stopping.is_set():
+            self._send(connection, b"\x04\x00" * 500_000)
 
 
 class RawEndlessMessageKernel(RawKernel):

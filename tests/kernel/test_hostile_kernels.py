@@ -118,7 +118,6 @@ async def watched(work: Awaitable[End]) -> tuple[End, float]:
         hostile.UnaskedReplyKernel,
         hostile.WrongHmacKernel,
         hostile.HalfFramesKernel,
-        hostile.ManyFramesKernel,
         hostile.TwoWelcomesKernel,
     ],
     ids=lambda kind: kind.__name__,
@@ -143,6 +142,8 @@ async def test_noise_around_honest_answers_changes_none_of_them(
         (hostile.ReplyWithoutIdleKernel, MessageLost),
         (hostile.ReopeningKernel, ConnectionLost),
         (hostile.GiantMessageKernel, MessageLost),
+        (hostile.ManyFramesKernel, MessageLost),
+        (hostile.RawCommandFloodKernel, ConnectionLost),
         (hostile.GiantReplyKernel, MessageLost),
         (hostile.SilentKernel, TimeoutError),
         (hostile.SilentAfterWelcomeKernel, TimeoutError),
@@ -187,7 +188,8 @@ async def test_odd_contents_are_left_out_or_made_valid(
         for _ in range(2):
             end = await end_of(client)
             assert end.is_ok
-            assert "".join(str(output.data) for output in end.outputs if output.type is OutputType.STDOUT) == CODE
+            shown = "".join(str(output.data) for output in end.outputs if output.type is OutputType.STDOUT)
+            assert shown.endswith(CODE), "after a line, maybe, of what was left out"
     await assert_fresh_kernel_answers(fresh_directory())
 
 

@@ -2,11 +2,13 @@
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from tci.api.models import OutputModel
+from tci.kernel.large import large_output
 from tci.kernel.messages import Message
 from tci.kernel.output_buffer import OutputBuffer, keep
 from tci.kernel.outputs import Output, OutputType, clean_text, to_error, to_output
@@ -308,7 +310,7 @@ def test_display_too_large_for_what_is_left_takes_nothing_else_away() -> None:
 
 def large(kind: str, content: bytes) -> Output | None:
     """Return the output of a content too large to be parsed."""
-    return to_output(Message(type=kind, parent_id="p", content={}, large=bytearray(content)))
+    return large_output(Message(type=kind, parent_id="p", content={}, large=bytearray(content)))
 
 
 def shown(output: Output | None) -> Any:
@@ -351,7 +353,12 @@ def test_large_display_is_passed_on_as_it_came(kind: str, data: dict[str, Any]) 
         b'{"application/json": {"x": "\xff"}}',
         b'{"%s": "x"}' % (b"x" * 300),
         b"{}",
+        b'{"application/json": {"x": ' + b"9" * 5000 + b"}}",
+        b'{"application/json": {"x": 1e999}}',
+        b'{"application/json": {"x": [' + b"[]," * 1_500_000 + b"[]]}}",
+        b"{" + b",".join(b'"k%d": ""' % number for number in range(65)) + b"}",
     ],
+    ids=lambda data: repr(data[:30]),
 )
 def test_large_display_that_a_client_could_not_read_is_left_out(data: bytes) -> None:
     assert large("display_data", b'{"data": ' + data + b"}") is None
@@ -363,6 +370,38 @@ def test_large_display_that_a_client_could_not_read_is_left_out(data: bytes) -> 
 )
 def test_large_content_that_is_no_display_is_left_out(content: bytes) -> None:
     assert large("display_data", content) is None
+
+
+def test_large_stream_and_error_are_text() -> None:
+    text = "x\n\N{GRINNING FACE}" * 50_000
+    sent = json.dumps({"name": "stderr", "text": text, "more": [1]}, ensure_ascii=False).encode()
+    assert large("stream", sent) == Output(OutputType.STDERR, text)
+    assert large("stream", sent.replace(b"stderr", b"stdlog")) is None
+    error = json.dumps({"traceback": ["\x1b[31ma", text]}, ensure_ascii=False).encode()
+    assert large("error", error) == Output(OutputType.ERROR, f"a\n{text}")
+
+
+def test_displays_are_read_until_some_limits_worth_has_come_and_text_always() -> None:
+    buffer = OutputBuffer(limit=10_000)
+    display = Message("display_data", "p", {}, large=json.dumps({"data": {"text/html": "x" * 8_000}}).encode())
+    for _ in range(10):
+        keep(display, buffer)
+    keep(Message("stream", "p", {}, large=json.dumps({"name": "stdout", "text": "the end"}).encode()), buffer)
+    assert not buffer.takes_more(1)
+    assert str(buffer.outputs().items()[-1].data).endswith("the end")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\\\\" * 2_000_000, b"\\n" * 2_000_000, b"[" * 4_000_000], ids=["backslashes", "newlines", "brackets"]
+)
+def test_odd_large_display_takes_little_memory_beside_its_own(content: bytes) -> None:
+    tracemalloc.start()
+    try:
+        large("display_data", b'{"data": {"application/json": {"x": "' + content + b'"}}}')
+        _kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(content)
 
 
 @pytest.mark.parametrize("kind", ["stream", "error", "display_data"])

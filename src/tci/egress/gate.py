@@ -24,6 +24,9 @@ CHUNK_BYTES = 64 * 1024
 
 CONNECT_SECONDS = 5.0
 
+LAST_BYTES_SECONDS = 5.0
+"""How long the last bytes of a connection may wait to be read."""
+
 REFUSED = b"HTTP/1.1 403 Forbidden\r\n"
 BY_THE_PROXY = b"\r\nX-Squid-Error: ERR_ACCESS_DENIED"
 
@@ -125,8 +128,11 @@ class Gates:
         except OSError:
             pass  # one of the two left
         finally:
-            gate.tasks.discard(task)
-            writer.close()
+            # Counted until it is gone: one that is closed keeps its descriptor while its last bytes are not read.
+            try:
+                await _end(writer)
+            finally:
+                gate.tasks.discard(task)
 
     async def _relay(self, policy: EgressPolicy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -144,7 +150,19 @@ class Gates:
         except* OSError:
             pass
         finally:
-            forth.close()
+            forth.transport.abort()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, in time or by force."""
+    try:
+        writer.close()
+        async with asyncio.timeout(LAST_BYTES_SECONDS):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        pass
+    finally:
+        writer.transport.abort()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

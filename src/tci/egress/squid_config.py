@@ -3,6 +3,7 @@
 The rules are tried in order, the first that fits decides: http://www.squid-cache.org/Doc/config/http_access/.
 """
 
+import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +27,31 @@ INSIDE_4 = (
 )
 """What is not globally reachable, from IANA's IPv4 special-purpose registry (RFC 6890): 169.254.169.254 is in it."""
 
-INSIDE_6 = (
-    "::/96",
-    "64:ff9b::/96",
-    "64:ff9b:1::/48",
-    "100::/64",
-    "2001::/23",
-    "2001:db8::/32",
-    "2002::/16",
-    "fc00::/7",
-    "fe80::/10",
-    "fec0::/10",
-    "ff00::/8",
-)
-"""The same of IPv6, with the addresses that carry an IPv4 address in them (NAT64, 6to4, Teredo).
+GLOBAL_6, IPV4_IN_6 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("::ffff:0:0/96")
+"""All that is globally reachable in version 6, and version 4 in its notation, which Squid takes for version 4."""
 
-Squid does not count ::1 as `ipv6`, so ::/96 must stand here; IPv4 in IPv6's notation (::ffff:0:0/96) it counts as IPv4.
+
+def _all_but(*kept: ipaddress.IPv6Network) -> tuple[ipaddress.IPv6Network, ...]:
+    networks = [ipaddress.IPv6Network("::/0")]
+    for keep in kept:
+        networks = [
+            part
+            for network in networks
+            for part in (network.address_exclude(keep) if keep.subnet_of(network) else [network])
+        ]
+    return tuple(networks)
+
+
+INSIDE_6 = tuple(
+    str(network)
+    for network in (
+        *_all_but(GLOBAL_6, IPV4_IN_6),
+        *map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),
+    )
+)
+"""What is not globally reachable of version 6, and what carries an IPv4 address (6to4, Teredo).
+
+Each network once: of two that overlap Squid ignores the wider one, with no more than a warning.
 """
 
 
@@ -74,8 +84,6 @@ acl listed dstdomain -n {" ".join(self.hosts) or "none.invalid"}
 # A name fits if any of its addresses does. They are the very ones that are then connected to: see negative_dns_ttl.
 acl inside4 dst {" ".join(INSIDE_4)}
 acl inside6 dst {" ".join(INSIDE_6)}
-acl any6 dst ipv6
-acl global6 dst 2000::/3
 acl ports port {" ".join(str(port) for port in sorted(self.ports))}
 acl tunnel method CONNECT
 acl plain port 80
@@ -88,7 +96,6 @@ http_access deny packages
 http_access allow open listed
 http_access deny open inside4
 http_access deny open inside6
-http_access deny open any6 !global6
 http_access allow open
 http_access deny all
 

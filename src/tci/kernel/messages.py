@@ -20,9 +20,9 @@ DELIMITER = b"<IDS|MSG>"
 
 VERSION = "5.4"
 
-MAX_PARSED_BYTES = 1024**2
-"""Largest content that is parsed: JSON takes up to twenty times its size once it is objects. A larger one stays text;
-of the launcher's only displays are."""
+MAX_PARSED_BYTES = 64 * 1024
+"""Largest content that is parsed whole: JSON takes up to twenty times its size once it is objects, and the time that
+each of them needs is taken from all other sessions. Of a larger one only what is shown is read (`tci.kernel.large`)."""
 
 MAX_HEADER_BYTES = 64 * 1024
 

@@ -9,11 +9,15 @@ from typing import Any
 import msgspec
 import orjson
 
+from tci.kernel.large import large_output
 from tci.kernel.messages import Message
 from tci.kernel.outputs import STREAMS, TEXTS, Output, OutputType, to_output
 
 PIECE_BYTES = 256
 """What a piece of output costs in memory beside its bytes; so a flood of tiny displays is bounded as well."""
+
+RECEIVED_LIMITS = 4
+"""How many times the limit may come in large displays before they are left out unread."""
 
 MAX_PIECE_CHARACTERS = 64 * 1024
 """Longest piece of a text: what is dropped at once when there is too much."""
@@ -65,6 +69,7 @@ class OutputBuffer:
         self._tail: deque[Piece] = deque()
         """All pieces, until the limit is reached."""
         self._left = limit
+        self._received = 0
         self._is_cut = False
         self._conclusion: str | None = None
         self.left_out = 0
@@ -86,6 +91,14 @@ class OutputBuffer:
             return
         for start in range(0, len(output.data), self._piece_characters):
             self._add_text(output.type, output.data[start : start + self._piece_characters])
+
+    def takes_more(self, size: int) -> bool:
+        """Count a large display, and return whether it is worth reading: after some limits' worth none is.
+
+        To read one takes time from all other sessions, and of a flood nearly nothing would be kept.
+        """
+        self._received += size
+        return self._received <= RECEIVED_LIMITS * self._limit
 
     def leave_out(self, size: int) -> None:
         """Count bytes that are not kept: the sandbox itself held them back, or they can't be shown."""
@@ -188,8 +201,14 @@ def keep(message: Message, outputs: OutputBuffer) -> None:
     """Put what a message shows into the buffer, or count what can't be shown of it."""
     if message.left_out:  # before what this message shows
         outputs.leave_out(message.left_out)
-    output = to_output(message)
+    if message.large is None:
+        output = to_output(message)
+    elif message.type in SHOWN:
+        is_text = message.type in {"stream", "error"}
+        output = large_output(message) if is_text or outputs.takes_more(len(message.large)) else None
+        if output is None:
+            outputs.leave_out(len(message.large))
+    else:
+        return
     if output is not None:
         outputs.add(output)
-    elif message.large is not None and message.type in SHOWN:
-        outputs.leave_out(len(message.large))

@@ -21,8 +21,13 @@ GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0")
 
 BUFFER_BYTES = 16 * 1024
 
-FRAME_BYTES = 32
-"""What a frame costs beside its bytes, so that a message of empty frames has an end too."""
+MAX_FRAMES = 64
+"""Most frames of a message; the launcher's have seven. So a message of empty frames has an end too, and soon."""
+
+MAX_COMMANDS = 16
+"""Most commands of a connection: READY, and words between two libraries, of which none is needed."""
+
+MAX_COMMAND_BYTES = 1024
 
 READS_IN_A_ROW = 64
 """Reads after which other work gets its turn, however fast a kernel sends."""
@@ -63,6 +68,7 @@ class Connection:
         self._missing = 0
         self._flags = 0
         self._reads = 0
+        self._commands = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
     @classmethod
@@ -132,8 +138,7 @@ class Connection:
                 return False
             self._frame = None
             if self._flags & COMMAND:
-                self._left += len(frame) + FRAME_BYTES
-                continue  # READY, or a word between two libraries: nothing of it matters here
+                continue  # nothing of it matters here
             self._frames.append(frame)
             if not self._flags & MORE:
                 return True
@@ -146,9 +151,14 @@ class Connection:
             return None
         flags, *size = self._take(head)
         length = int.from_bytes(size, "big")
-        self._left -= length + FRAME_BYTES
-        if self._left < 0:
-            raise MessageTooLarge
+        if flags & COMMAND:
+            self._commands += 1
+            if self._commands > MAX_COMMANDS or length > MAX_COMMAND_BYTES:
+                raise ConnectionLost
+        else:
+            self._left -= length
+            if self._left < 0 or len(self._frames) == MAX_FRAMES:
+                raise MessageTooLarge
         self._flags, self._missing = flags, length
         return bytearray(length)
 

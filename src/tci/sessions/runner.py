@@ -116,7 +116,10 @@ class Runner:
         except MessageLost:
             await self._end(session, EndReason.OUTPUT_LIMIT)
             limit = self._settings.max_output_bytes
-            text = f"OutputLimit: one output was far larger than the limit of {limit} bytes; the session was ended."
+            text = (
+                f"OutputLimit: an output was far larger than the limit of {limit} bytes, or the kernel's messages were"
+                " not whole; the session was ended."
+            )
             outputs.conclude(text)
             return Verdict.OUTPUT_LIMIT
         except ConnectionLost:

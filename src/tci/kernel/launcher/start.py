@@ -42,6 +42,8 @@ def listen(inherited: dict[str, int] | None) -> dict[str, int]:
     replace a socket nor fill the host's disk through the mount.
     """
     if inherited is not None:
+        for descriptor in inherited.values():
+            os.set_inheritable(descriptor, False)  # programs that code starts have no use for them
         return inherited
     descriptors = {}
     os.umask(0)
