@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import resource
 import signal
 import socket
 import sys
@@ -56,6 +57,9 @@ def serve() -> None:
     settings = Settings()
     configure_logging(settings.log_level)
     asyncio.run(_check(settings))
+    # Each session takes a few descriptors, and its way out up to 64 more; the usual 1,024 are for programs that poll.
+    _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     api = create_app(settings)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -42,6 +42,9 @@ CODES = {
         kind="error", content=f"{{'ename': 'E', 'evalue': 'v', 'traceback': ['t' * {15 * MIB}]}}"
     ),
     "forged_unknown": FORGED.format(kind="comm_msg", content=f"{{'data': 'f' * {15 * MIB}}}"),
+    "forged_keys": FORGED.format(
+        kind="display_data", content="{'data': {str(i): '' for i in range(400_000)}, 'metadata': {}}"
+    ),
     "forged_json": FORGED.format(
         kind="display_data", content=f"{{'data': {{'application/json': {{'a': [0] * {5 * MIB}}}}}, 'metadata': {{}}}}"
     ),

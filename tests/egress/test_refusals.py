@@ -91,10 +91,7 @@ def test_inside_address_is_refused(open_service: Service, session: str, host: st
         line = open_service.stdout(ASK.format(request=request), session)
         # A spelling that Squid does not take for an address is a name, and names none.
         assert line.startswith(("HTTP/1.1 403", "HTTP/1.1 400", "HTTP/1.1 503", "HTTP/1.1 502")), line
-        if (
-            host in {"127.0.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "localhost", "10.0.0.1"}
-            or host[1:2].isalnum()
-        ):
+        if host.startswith("[") or host in {"127.0.0.1", "169.254.169.254", "localhost", "10.0.0.1"}:
             assert "403 Blocked: the egress policy 'open'" in line
 
 

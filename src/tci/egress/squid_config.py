@@ -27,7 +27,7 @@ INSIDE_4 = (
 )
 """What is not globally reachable, from IANA's IPv4 special-purpose registry (RFC 6890): 169.254.169.254 is in it."""
 
-GLOBAL_6, IPV4_IN_6 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("::ffff:0:0/96")
+GLOBAL_6, IPV4_IN_6 = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("::ffff:0:0/96")
 """All that is globally reachable in version 6, and version 4 in its notation, which Squid takes for version 4."""
 
 
@@ -46,7 +46,7 @@ INSIDE_6 = tuple(
     str(network)
     for network in (
         *_all_but(GLOBAL_6, IPV4_IN_6),
-        *map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),
+        *map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),
     )
 )
 """What is not globally reachable of version 6, and what carries an IPv4 address (6to4, Teredo).
