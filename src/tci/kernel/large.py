@@ -5,8 +5,10 @@ no other session is served; so nothing here makes an object for each of its part
 """
 
 import codecs
+import itertools
 import re
-from typing import Annotated
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -56,13 +58,19 @@ class Error(msgspec.Struct):
     traceback: list[str]
 
 
+class Mime(str):
+    """A media type; a class of its own, so that msgspec hands each to `_counted` before it reads on."""
+
+    __slots__ = ()
+
+
 class Display(msgspec.Struct):
     """The content of a display; its representations stay JSON."""
 
-    data: Annotated[dict[str, msgspec.Raw], msgspec.Meta(max_length=MAX_REPRESENTATIONS)]
+    data: dict[Mime, msgspec.Raw]
 
 
-STREAM, ERROR, DISPLAY = msgspec.json.Decoder(Stream), msgspec.json.Decoder(Error), msgspec.json.Decoder(Display)
+STREAM, ERROR = msgspec.json.Decoder(Stream), msgspec.json.Decoder(Error)
 
 
 def large_output(message: Message) -> Output | None:
@@ -84,10 +92,22 @@ def large_output(message: Message) -> Output | None:
 
 
 def _display(kind: OutputType, content: Frame) -> Output | None:
-    data = DISPLAY.decode(content).data
+    data = msgspec.json.decode(content, type=Display, dec_hook=_counted()).data
     short = {mime: value for mime, value in data.items() if len(mime) <= MAX_MIME_CHARACTERS}
-    bundle = {mime: value for mime, value in short.items() if _is_sound(mime, value)}
+    bundle = {str(mime): value for mime, value in short.items() if _is_sound(mime, value)}
     return Output(kind, bundle) if bundle else None
+
+
+def _counted() -> Callable[[type, Any], Any]:
+    """Return a hook that ends reading at one media type too many: msgspec's own max_length looks once all are there."""
+    count = itertools.count()
+
+    def hook(kind: type, value: Any) -> Any:
+        if next(count) == MAX_REPRESENTATIONS:
+            raise ValueError("too many representations")
+        return kind(value)
+
+    return hook
 
 
 def _is_sound(mime: str, value: msgspec.Raw) -> bool:
