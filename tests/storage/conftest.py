@@ -101,4 +101,5 @@ def new_session(caller: Caller, *, age_minutes: float = 0) -> Session:
         last_execute_at=started_at,
         expires_at=started_at + dt.timedelta(hours=1),
         execute_count=0,
+        key_id=caller.key_id,
     )

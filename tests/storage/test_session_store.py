@@ -38,7 +38,23 @@ async def test_opened_session_is_billed_once_and_exactly(
     session = new_session(caller)
     await store.open(session, price_usd=PRICE)
     [bill] = await rows(engine, ledger)
-    assert tuple(bill) == (session.id, caller.account_id, PRICE, STARTED_AT)
+    assert tuple(bill) == (session.id, caller.account_id, PRICE, STARTED_AT, caller.key_id, None)
+
+
+@pytest.mark.parametrize("reason", EndReason)
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "unanswered"])
+async def test_end_by_our_fault_before_an_answer_is_waived(
+    store: SessionStore, caller: Caller, engine: AsyncEngine, reason: EndReason, is_answered: bool
+) -> None:
+    session = new_session(caller)
+    await store.open(session, price_usd=PRICE)
+    if is_answered:
+        await store.count_execution(session.id, STARTED_AT)
+    assert await store.end(session.id, reason)
+    [bill] = await rows(engine, ledger)
+    ours = reason in {EndReason.SHUTDOWN, EndReason.LOST, EndReason.FAILED}
+    assert (bill.waived_at is not None) == (ours and not is_answered)
+    assert bill.amount_usd == PRICE
 
 
 async def test_opened_twice_is_billed_once(store: SessionStore, caller: Caller, engine: AsyncEngine) -> None:
@@ -90,7 +106,7 @@ async def test_executions_are_counted_one_by_one(store: SessionStore, caller: Ca
     await store.open(session, price_usd=PRICE)
     at = STARTED_AT + dt.timedelta(minutes=3)
     assert [await store.count_execution(session.id, at) for _ in range(3)] == [1, 2, 3]
-    assert await store.get(session.id) == replace(session, execute_count=3, last_execute_at=at)
+    assert await store.get(session.id) == replace(session, execute_count=3, last_execute_at=at, answered_at=at)
 
 
 async def test_executions_at_once_are_all_counted(store: SessionStore, caller: Caller) -> None:

@@ -105,6 +105,7 @@ class SessionOpener:
                 expires_at=started_at + ttl,
                 execute_count=0,
                 egress=policy,
+                key_id=caller.key_id,
             )
             await self._sessions.open(session, price_usd=Decimal(self._settings.session_price_usd))
         except BaseException:

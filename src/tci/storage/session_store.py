@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tci.settings import EgressPolicy
@@ -24,6 +24,11 @@ class EndReason(StrEnum):
     OUT_OF_MEMORY = "ended: out of memory"
     KERNEL_DIED = "ended: its kernel died"
     LOST = "ended: its sandbox was lost"
+    FAILED = "ended: the service failed it"
+
+
+OUR_FAULT = frozenset({EndReason.SHUTDOWN, EndReason.LOST, EndReason.FAILED})
+"""Ends that are not the caller's doing: a session that had given no answer by then costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ class Session:
     egress: EgressPolicy = EgressPolicy.NONE
     ended_at: dt.datetime | None = None
     end_reason: str | None = None
+    key_id: int | None = None
+    """The key that opened it."""
+    answered_at: dt.datetime | None = None
+    """When its caller first got an answer that names it."""
 
     @property
     def is_live(self) -> bool:
@@ -66,6 +75,7 @@ class SessionStore:
         bill = {
             "session_id": session.id,
             "account_id": session.account_id,
+            "key_id": session.key_id,
             "amount_usd": price_usd,
             "created_at": session.started_at,
         }
@@ -92,22 +102,33 @@ class SessionStore:
         change = (
             update(sessions)
             .where(sessions.c.id == session_id)
-            .values(execute_count=sessions.c.execute_count + 1, last_execute_at=at)
+            .values(
+                execute_count=sessions.c.execute_count + 1,
+                last_execute_at=at,
+                answered_at=func.coalesce(sessions.c.answered_at, at),
+            )
             .returning(sessions.c.execute_count)
         )
         async with self._engine.begin() as db:
             return int((await db.execute(change)).scalar_one())
 
     async def end(self, session_id: str, reason: EndReason) -> bool:
-        """Mark a session ended; return False if it was already, whose first reason then stands."""
+        """Mark a session ended; return False if it was already, whose first reason then stands.
+
+        In the same transaction its price is waived, if it ended by our fault before its first answer.
+        """
+        now = dt.datetime.now(dt.UTC)
         change = (
             update(sessions)
             .where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
-            .values(ended_at=dt.datetime.now(dt.UTC), end_reason=reason.value)
+            .values(ended_at=now, end_reason=reason.value)
+            .returning(sessions.c.answered_at)
         )
         async with self._engine.begin() as db:
-            result = await db.execute(change)
-        return result.rowcount == 1
+            row = (await db.execute(change)).first()
+            if row is not None and row.answered_at is None and reason in OUR_FAULT:
+                await db.execute(update(ledger).where(ledger.c.session_id == session_id).values(waived_at=now))
+        return row is not None
 
 
 def _query() -> Select[tuple[object, ...]]:
