@@ -22,6 +22,7 @@ from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
 from tci.storage.lease_store import LeaseStore, open_redis
 from tci.storage.session_store import SessionStore
+from tci.storage.usage_store import UsageStore
 
 log = structlog.get_logger()
 
@@ -31,6 +32,7 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    usage: UsageStore
     settings: Settings
 
 
@@ -41,6 +43,7 @@ class Parts:
     accounts: AccountStore
     store: SessionStore
     sessions: SessionService
+    usage: UsageStore
     reaper: Reaper
     gates: Gates
 
@@ -73,7 +76,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         service = SessionService(settings=settings, driver=driver, sessions=store, leases=leases, opener=opener)
         stack.callback(service.close)
         reaper = Reaper(settings=settings, driver=driver, service=service, opener=opener, sessions=store, leases=leases)
-        yield Parts(accounts=AccountStore(engine), store=store, sessions=service, reaper=reaper, gates=gates)
+        accounts, usage = AccountStore(engine), UsageStore(engine)
+        yield Parts(accounts=accounts, store=store, sessions=service, usage=usage, reaper=reaper, gates=gates)
 
 
 @asynccontextmanager
@@ -102,7 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
             await parts.reaper.reconcile()  # be right before being ready
             loops = (parts.reaper.run_reap(), parts.reaper.run_reconcile(), run_proxy(settings, parts.gates))
             async with running(*loops):
-                yield {"accounts": parts.accounts, "sessions": parts.sessions, "settings": settings}
+                yield State(accounts=parts.accounts, sessions=parts.sessions, usage=parts.usage, settings=settings)
             if settings.is_embedded:
                 app.state.is_clean = False
                 await parts.reaper.end_all()

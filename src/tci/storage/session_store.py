@@ -78,6 +78,7 @@ class SessionStore:
             "key_id": session.key_id,
             "amount_usd": price_usd,
             "created_at": session.started_at,
+            "day": session.started_at.astimezone(dt.UTC).date(),
         }
         async with self._engine.begin() as db:
             await db.execute(insert(sessions).values(columns))
