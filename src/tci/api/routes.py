@@ -139,7 +139,7 @@ async def read_usage(query: UsageRequestDep, account_id: SeenAccountDep, usage: 
     """Tell what was billed: in all, by day, and by session in pages; a key that sees every account may name one."""
     period = query.period
     days = await usage.days(period, account_id=account_id)
-    page = await usage.sessions(period, account_id=account_id, after=query.cursor, limit=query.limit)
+    page = await usage.sessions(period, account_id=account_id, after=query.after, limit=query.limit)
     return usage_envelope(period, days, page)
 
 

@@ -1,17 +1,19 @@
 """The wire of usage: what may be asked, and the answer."""
 
 import base64
-import binascii
 import datetime as dt
 import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.config import JsonDict
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from tci.api.models import Moment
 from tci.errors import InvalidRequest
+from tci.ids import is_session_id
 from tci.storage.usage_store import DayUsage, Period, Position, SessionPage, in_dollars, total
 
 MAX_DAYS = 366
@@ -19,9 +21,7 @@ MAX_DAYS = 366
 
 MAX_PAGE = 1000
 
-EARLIEST, LATEST = dt.date(2000, 1, 1), dt.date(2999, 12, 31)
-
-EXAMPLE = {
+EXAMPLE: JsonDict = {
     "data": {
         "from": "2026-11-01",
         "to": "2026-11-30",
@@ -47,30 +47,13 @@ EXAMPLE = {
 
 
 def _full_date(value: Any) -> Any:
-    """Refuse what Pydantic would take for a date besides `2026-11-30`: a number, a date with a time."""
-    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+    """Refuse what Pydantic would take for a date besides `2026-11-30`, and years that can't be meant."""
+    if isinstance(value, str) and not re.fullmatch(r"2\d{3}-\d\d-\d\d", value, re.ASCII):
         raise PydanticCustomError("full_date", "must be a date as 2026-11-30")
     return value
 
 
-def _position(value: Any) -> Position:
-    """Read a cursor."""
-    try:
-        moment, session_id = base64.b64decode(str(value), altchars=b"-_", validate=True).decode("ascii").split(" ")
-        started_at = dt.datetime.fromisoformat(moment)
-        if started_at.utcoffset() != dt.timedelta(0) or "\0" in session_id:
-            raise ValueError(moment)
-    except (ValueError, binascii.Error):
-        raise PydanticCustomError("cursor", "must be the next_cursor of an answer") from None
-    return Position(started_at, session_id)
-
-
-def _cursor(position: Position) -> str:
-    return base64.urlsafe_b64encode(f"{position.started_at.isoformat()} {position.session_id}".encode()).decode()
-
-
-FullDate = Annotated[dt.date, BeforeValidator(_full_date), Field(ge=EARLIEST, le=LATEST)]
-Cursor = Annotated[Position, PlainValidator(_position), WithJsonSchema({"type": "string"})]
+FullDate = Annotated[dt.date, BeforeValidator(_full_date)]
 Amount = Annotated[Decimal, PlainSerializer(in_dollars, return_type=str)]
 """US dollars, exactly."""
 
@@ -80,24 +63,24 @@ class UsageRequest(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    first: FullDate | None = Field(
+    first: FullDate | SkipJsonSchema[None] = Field(
         None,
         alias="from",
         description="First day, of UTC. Left out: the first of the month of `to`.",
         examples=["2026-11-01"],
     )
-    last: FullDate | None = Field(
+    last: FullDate | SkipJsonSchema[None] = Field(
         None,
         alias="to",
         description=f"Last day, of UTC, at most {MAX_DAYS} days from `from` on. Left out: today.",
         examples=["2026-11-30"],
     )
-    account: str | None = Field(
+    account: str | SkipJsonSchema[None] = Field(
         None, description="For a key that sees every account: the one to look at. Left out: all.", examples=["default"]
     )
     limit: int = Field(100, ge=1, le=MAX_PAGE, description="Most sessions in this answer.")
-    cursor: Cursor | None = Field(
-        None, description="The `next_cursor` of the answer before; the rest of the query too."
+    cursor: str | SkipJsonSchema[None] = Field(
+        None, description="The `next_cursor` of the answer before; repeat the rest of the query with it."
     )
 
     @property
@@ -110,6 +93,21 @@ class UsageRequest(BaseModel):
         if (period.last - period.first).days >= MAX_DAYS:
             raise InvalidRequest(f"from: must be less than {MAX_DAYS} days before to", param="from")
         return period
+
+    @property
+    def after(self) -> Position | None:
+        """Where the page begins; raises InvalidRequest."""
+        if self.cursor is None:
+            return None
+        try:
+            text = base64.b64decode(self.cursor, altchars=b"-_", validate=True).decode("ascii")
+            moment, session_id = text.split(" ")
+            started_at = dt.datetime.fromisoformat(moment)
+        except ValueError:
+            started_at, session_id = None, ""
+        if started_at is None or started_at.tzinfo is None or not is_session_id(session_id):
+            raise InvalidRequest("cursor: must be the next_cursor of an answer", param="cursor")
+        return Position(started_at, session_id)
 
 
 class TotalsModel(BaseModel):
@@ -161,6 +159,12 @@ class UsageEnvelope(BaseModel):
     errors: None = None
 
 
+def _cursor(position: Position | None) -> str | None:
+    if position is None:
+        return None
+    return base64.urlsafe_b64encode(f"{position.started_at.isoformat()} {position.session_id}".encode()).decode()
+
+
 def usage_envelope(period: Period, days: list[DayUsage], page: SessionPage) -> UsageEnvelope:
     """Return usage as it goes on the wire."""
     data = {
@@ -169,6 +173,6 @@ def usage_envelope(period: Period, days: list[DayUsage], page: SessionPage) -> U
         "totals": total(days),
         "days": days,
         "sessions": page.sessions,
-        "next_cursor": page.next and _cursor(page.next),
+        "next_cursor": _cursor(page.next),
     }
     return UsageEnvelope(data=UsageData.model_validate(data, from_attributes=True))
