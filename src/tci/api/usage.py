@@ -61,8 +61,6 @@ Amount = Annotated[Decimal, PlainSerializer(in_dollars, return_type=str)]
 class UsageRequest(BaseModel):
     """The query of a request for usage."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     first: FullDate | SkipJsonSchema[None] = Field(
         None,
         alias="from",
@@ -105,7 +103,7 @@ class UsageRequest(BaseModel):
             started_at = dt.datetime.fromisoformat(moment)
         except ValueError:
             started_at, session_id = None, ""
-        if started_at is None or started_at.tzinfo is None or not is_session_id(session_id):
+        if started_at is None or started_at.utcoffset() != dt.timedelta(0) or not is_session_id(session_id):
             raise InvalidRequest("cursor: must be the next_cursor of an answer", param="cursor")
         return Position(started_at, session_id)
 
