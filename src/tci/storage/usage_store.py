@@ -16,6 +16,7 @@ from tci.storage.tables import UtcDateTime, accounts, ledger, sessions
 NOTHING = Decimal(0)
 ONE_DAY = dt.timedelta(days=1)
 PAGE = 1000
+"""Sessions that are read at once where all are given."""
 
 
 def in_dollars(amount: Decimal) -> str:
@@ -116,7 +117,7 @@ class UsageStore:
         return [_day(date, account, prices) for (date, account), prices in grouped]
 
     async def sessions(
-        self, period: Period, *, account_id: int | None = None, after: Position | None = None, limit: int = PAGE
+        self, period: Period, *, account_id: int | None = None, after: Position | None = None, limit: int
     ) -> SessionPage:
         """Return so many sessions from a place on, newest first, of one account or of all."""
         query = sessions_query(period, account_id, after).limit(limit + 1)
@@ -127,13 +128,13 @@ class UsageStore:
 
     async def every_session(self, period: Period, *, account_id: int | None = None) -> AsyncIterator[SessionUsage]:
         """Give all sessions, newest first, without holding them all."""
-        page = await self.sessions(period, account_id=account_id)
+        page = await self.sessions(period, account_id=account_id, limit=PAGE)
         while True:
             for session in page.sessions:
                 yield session
             if page.next is None:
                 return
-            page = await self.sessions(period, account_id=account_id, after=page.next)
+            page = await self.sessions(period, account_id=account_id, after=page.next, limit=PAGE)
 
 
 def total(days: Iterable[DayUsage]) -> Totals:
@@ -162,8 +163,7 @@ def days_query(period: Period, account_id: int | None) -> Select[Any]:
 
 def sessions_query(period: Period, account_id: int | None, after: Position | None) -> Select[Any]:
     """Join bills with their sessions, newest first; a page begins after a key, so that late ones cost no more."""
-    place = tuple_(ledger.c.created_at, ledger.c.session_id)
-    query = (
+    return (
         select(
             ledger.c.session_id.label("id"),
             accounts.c.name.label("account"),
@@ -176,12 +176,18 @@ def sessions_query(period: Period, account_id: int | None, after: Position | Non
         )
         .join(sessions, sessions.c.id == ledger.c.session_id)
         .join(accounts, accounts.c.id == ledger.c.account_id)
-        .where(ledger.c.created_at >= period.start, ledger.c.created_at < period.stop, *_of(account_id))
+        .where(ledger.c.created_at >= period.start, *_before(period, after), *_of(account_id))
         .order_by(ledger.c.created_at.desc(), ledger.c.session_id.desc())
     )
-    if after is None:
-        return query
-    return query.where(place < tuple_(literal(after.started_at, UtcDateTime), literal(after.session_id)))
+
+
+def _before(period: Period, after: Position | None) -> tuple[ColumnElement[bool], ...]:
+    if after is None or after.started_at >= period.stop:
+        return (ledger.c.created_at < period.stop,)
+    place = tuple_(ledger.c.created_at, ledger.c.session_id)
+    key = tuple_(literal(after.started_at, UtcDateTime), literal(after.session_id))
+    # The first says no more than the second, but SQLite looks it up; of a pair it would try every bill of the period.
+    return (ledger.c.created_at <= after.started_at, place < key)
 
 
 def _of(account_id: int | None) -> tuple[ColumnElement[bool], ...]:
