@@ -30,7 +30,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/tci/execute", "/v1/tci/execute", "/tci/sessions", "/v1//tci/sessions"])
+@pytest.mark.parametrize(
+    "path", ["/tci/execute", "/v1/tci/execute", "/tci/sessions", "/v1//tci/sessions", "/tci/usage"]
+)
 @pytest.mark.parametrize("authorization", BAD)
 def test_bad_authorization_is_refused(anonymous: httpx.Client, path: str, authorization: bytes | None) -> None:
     headers = {} if authorization is None else {b"Authorization": authorization}

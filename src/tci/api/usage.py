@@ -4,7 +4,7 @@ import base64
 import datetime as dt
 import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.config import JsonDict
@@ -20,6 +20,9 @@ MAX_DAYS = 366
 """Most days that one request may ask for: its work has a bound."""
 
 MAX_PAGE = 1000
+
+FULL_DATE = re.compile(r"2\d{3}-\d\d-\d\d", re.ASCII)
+"""RFC 3339's, of years that can be meant."""
 
 EXAMPLE: JsonDict = {
     "data": {
@@ -46,14 +49,16 @@ EXAMPLE: JsonDict = {
 """An answer, for the document."""
 
 
-def _full_date(value: Any) -> Any:
-    """Refuse what Pydantic would take for a date besides `2026-11-30`, and years that can't be meant."""
-    if isinstance(value, str) and not re.fullmatch(r"2\d{3}-\d\d-\d\d", value, re.ASCII):
-        raise PydanticCustomError("full_date", "must be a date as 2026-11-30")
-    return value
+def _full_date(value: str) -> dt.date:
+    """Read a date, and nothing that Pydantic would take for one besides: a number, a date with a time."""
+    try:
+        date = dt.date.fromisoformat(value if FULL_DATE.fullmatch(value) else "")
+    except ValueError:
+        raise PydanticCustomError("full_date", "must be a date as 2026-11-30") from None
+    return date
 
 
-FullDate = Annotated[dt.date, BeforeValidator(_full_date)]
+FullDate = Annotated[dt.date | SkipJsonSchema[None], BeforeValidator(_full_date)]
 Amount = Annotated[Decimal, PlainSerializer(in_dollars, return_type=str)]
 """US dollars, exactly."""
 
@@ -61,13 +66,13 @@ Amount = Annotated[Decimal, PlainSerializer(in_dollars, return_type=str)]
 class UsageRequest(BaseModel):
     """The query of a request for usage."""
 
-    first: FullDate | SkipJsonSchema[None] = Field(
+    first: FullDate = Field(
         None,
         alias="from",
         description="First day, of UTC. Left out: the first of the month of `to`.",
         examples=["2026-11-01"],
     )
-    last: FullDate | SkipJsonSchema[None] = Field(
+    last: FullDate = Field(
         None,
         alias="to",
         description=f"Last day, of UTC, at most {MAX_DAYS} days from `from` on. Left out: today.",
