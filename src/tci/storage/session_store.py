@@ -1,9 +1,10 @@
 """Sessions and their ledger rows: the record of what was opened, used, ended and billed."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -56,6 +57,10 @@ class Session:
     def is_live(self) -> bool:
         """Whether the session may still execute."""
         return self.ended_at is None
+
+
+COLUMNS = [field.name for field in fields(Session)]
+"""What is read of a session: all that it holds, in this order."""
 
 
 class SessionStore:
@@ -132,13 +137,14 @@ class SessionStore:
         return row is not None
 
 
-def _query() -> Select[tuple[object, ...]]:
-    columns = [column for column in sessions.columns if column.name != "account_id"]
-    return select(sessions.c.account_id, accounts.c.name.label("account"), *columns).join(
-        accounts, accounts.c.id == sessions.c.account_id
-    )
+def _query() -> Select[tuple[Any, ...]]:
+    columns = [accounts.c.name if name == "account" else sessions.c[name] for name in COLUMNS]
+    return select(*columns).join(accounts, accounts.c.id == sessions.c.account_id)
 
 
-def _session(row: Row[tuple[object, ...]]) -> Session:
-    columns = dict(row._mapping)  # noqa: SLF001 (the documented way to a row's columns by name)
-    return Session(**columns | {"egress": EgressPolicy(str(columns["egress"]))})
+def _session(row: Row[tuple[Any, ...]]) -> Session:
+    columns: dict[str, Any] = dict(
+        zip(COLUMNS, row, strict=True)
+    )  # by place: a list may hold thousands, and names take longer
+    columns["egress"] = EgressPolicy(columns["egress"])
+    return Session(**columns)
