@@ -19,9 +19,10 @@ from tci.api.models import (
     sessions_envelope,
 )
 from tci.api.usage import UsageEnvelope, UsageRequest, usage_envelope
-from tci.errors import AccountNotFound, InvalidApiKey, InvalidRequest
+from tci.errors import AccountNotFound, InvalidApiKey, InvalidRequest, Stopping
 from tci.sessions.service import SessionService
 from tci.storage.account_store import AccountStore, Caller
+from tci.storage.readiness import Readiness
 from tci.storage.usage_store import UsageStore
 
 router = APIRouter(prefix="/tci", tags=["Code Interpreter"])
@@ -147,3 +148,12 @@ async def read_usage(query: UsageRequestDep, account_id: SeenAccountDep, usage: 
 async def get_health() -> JSONResponse:
     """Answer as soon as the service serves."""
     return JSONResponse({"status": "ok"}, status_code=HTTPStatus.OK)
+
+
+@health.get("/ready")
+async def get_ready(request: Request) -> JSONResponse:
+    """Answer whether requests should be sent here; no while the service stops or its database is away."""
+    if request.app.state.is_stopping:
+        raise Stopping
+    readiness: Readiness = request.state.readiness
+    return JSONResponse({"status": "ready", **await readiness.look()})

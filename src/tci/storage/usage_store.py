@@ -11,6 +11,7 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, Row, Select, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tci.storage.database import reading
 from tci.storage.tables import UtcDateTime, accounts, ledger, sessions
 
 NOTHING = Decimal(0)
@@ -111,7 +112,7 @@ class UsageStore:
 
     async def days(self, period: Period, *, account_id: int | None = None) -> list[DayUsage]:
         """Return the days with bills, oldest first, of one account or of each."""
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             rows = (await db.execute(days_query(period, account_id))).all()
         grouped = itertools.groupby(rows, key=lambda row: (row.day, row.name))
         return [_day(date, account, prices) for (date, account), prices in grouped]
@@ -121,7 +122,7 @@ class UsageStore:
     ) -> SessionPage:
         """Return so many sessions from a place on, newest first, of one account or of all."""
         query = sessions_query(period, account_id, after).limit(limit + 1)
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             found = [_session(row) for row in await db.execute(query)]
         page = found[:limit]
         return SessionPage(sessions=page, next=page[-1].position if len(found) > limit else None)
