@@ -7,7 +7,7 @@ REQUIRE_ALL ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test test-hostile soak hostile-soak check lint types format clean
+.PHONY: help run test test-hostile soak hostile-soak bench-history check lint types format clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ hostile-soak: $(VENV)/.test  ## Open 1,000 sessions of hostile code on each driv
 
 soak: $(VENV)/.test  ## Run 10,000 mixed executions, one in ten hostile (about an hour); see tests/soak.
 	$(VENV)/bin/python -m tests.soak.soak --executions 10000
+
+bench-history: $(VENV)/.test  ## Time the lists with 100,000 past and 1,000 live sessions, on SQLite and PostgreSQL.
+	$(VENV)/bin/python -m benchmarks.history
 
 check: lint types  ## Lint and types.
 

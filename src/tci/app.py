@@ -26,6 +26,7 @@ from tci.storage.readiness import Readiness
 from tci.storage.redis_client import open_redis
 from tci.storage.session_store import SessionStore
 from tci.storage.turn_store import TurnStore
+from tci.storage.usage_store import UsageStore
 
 log = structlog.get_logger()
 
@@ -35,6 +36,7 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    usage: UsageStore
     settings: Settings
     readiness: Readiness
 
@@ -46,6 +48,7 @@ class Parts:
     accounts: AccountStore
     store: SessionStore
     sessions: SessionService
+    usage: UsageStore
     reaper: Reaper
     outbox: Outbox
     readiness: Readiness
@@ -100,9 +103,15 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sessions=store,
             leases=leases,
         )
-        accounts = AccountStore(engine)
-        readiness = Readiness(engine, redis)
-        yield Parts(accounts=accounts, store=store, sessions=service, reaper=reaper, outbox=outbox, readiness=readiness)
+        yield Parts(
+            accounts=AccountStore(engine),
+            store=store,
+            sessions=service,
+            usage=UsageStore(engine),
+            reaper=reaper,
+            outbox=outbox,
+            readiness=Readiness(engine, redis),
+        )
 
 
 @asynccontextmanager
@@ -146,6 +155,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
+                    "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
                 }
