@@ -1,4 +1,4 @@
-"""Imports go down only: api -> sessions -> {kernel, sandbox, storage}; beside them doctor -> the same, door -> sandbox."""
+"""Imports go down only: api -> sessions -> {kernel, sandbox, storage}; beside them doctor -> these, door -> sandbox."""
 
 import ast
 import sys
