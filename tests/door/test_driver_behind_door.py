@@ -2,9 +2,6 @@
 
 import datetime as dt
 
-from tci.settings import Settings
-from tests.conftest import serving
-from tests.door.conftest import Door
 from tests.sandbox.conftest import Bench
 from tests.sandbox.test_driver_contract import (  # noqa: F401 (collected here, with this directory's bench)
     sandbox,
@@ -53,10 +50,3 @@ async def test_usage_told_by_the_engine_of_a_dead_sandbox_is_none(bench: Bench) 
         bench.driver._cgroups[sandbox.id] = None  # type: ignore[attr-defined]
         assert await bench.driver.usage(sandbox.id) is None
         bench.driver._cgroups.pop(sandbox.id)  # type: ignore[attr-defined]
-
-
-def test_service_behind_the_door_serves(door: Door, settings: Settings) -> None:
-    with serving("docker", door.data_dir, docker_host=settings.docker_host) as service:
-        first = service.run("kept = 'still here'")
-        assert service.stdout("print(kept)", first["session_id"]) == "still here\n"
-        assert service.stdout("import pathlib; print(pathlib.Path('/etc/hosts').read_text())").startswith("127.0.0.1")

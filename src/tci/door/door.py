@@ -58,7 +58,7 @@ async def serve_door(settings: Settings, *, socket: Path) -> None:
     socket.unlink(missing_ok=True)  # noqa: ASYNC240 (nothing else runs yet)
     open_run_directory(settings.run_dir)
     async with open_docker(settings) as engine:
-        runner = web.ServerRunner(web.Server(Door(engine, settings=settings).answer, client_max_size=MAX_BODY_BYTES))
+        runner = web.ServerRunner(web.Server(Door(engine, settings=settings).answer))
         await runner.setup()
         try:
             await web.UnixSite(runner, str(socket)).start()
@@ -188,4 +188,4 @@ def _shown(answer: Answer, names: frozenset[str]) -> Answer:
 
 def _message(status: HTTPStatus, text: str) -> web.Response:
     """Return a failure in the engine's own form."""
-    return web.json_response({"message": text}, status=status)
+    return web.Response(status=status, body=json.dumps({"message": text}).encode(), content_type="application/json")

@@ -117,8 +117,9 @@ class DockerDriver(SandboxDriver):
 
     async def _start(self, sandbox_id: str, config: dict[str, Any]) -> None:
         with _translated(f"start sandbox {sandbox_id}"):
-            container = await self._engine.containers.create(config, name=container_name(sandbox_id))
-            await container.start()
+            name = container_name(sandbox_id)
+            await self._engine.containers.create(config, name=name)
+            await self._engine.containers.container(name).start()  # the door knows sandboxes by name alone
 
     @override
     async def seal(self, spec: SandboxSpec) -> None:
