@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -144,8 +144,15 @@ class Engine:
 
 
 @pytest.fixture
-async def engine(door: Door) -> AsyncIterator[Engine]:
+async def engine() -> AsyncIterator[Engine]:
     """The engine that the door stands before."""
+    async with open_engine() as found:
+        yield found
+
+
+@asynccontextmanager
+async def open_engine() -> AsyncIterator[Engine]:
+    """Connect to the engine for as long as the block lasts."""
     path = next(path for path in ("/run/docker.sock", "/var/run/docker.sock") if Path(path).is_socket())
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:
         yield Engine(session)

@@ -1,7 +1,10 @@
 """The driver's contract, held behind the door as it is before the engine."""
 
 import datetime as dt
+import os
 
+from tci.sandbox.cgroup import cgroup_of, cgroup_of_container
+from tci.sandbox.docker import _cgroup
 from tests.sandbox.conftest import Bench
 from tests.sandbox.test_driver_contract import (  # noqa: F401 (collected here, with this directory's bench)
     sandbox,
@@ -50,3 +53,20 @@ async def test_usage_told_by_the_engine_of_a_dead_sandbox_is_none(bench: Bench) 
         bench.driver._cgroups[sandbox.id] = None  # type: ignore[attr-defined]
         assert await bench.driver.usage(sandbox.id) is None
         bench.driver._cgroups.pop(sandbox.id)  # type: ignore[attr-defined]
+
+
+async def test_usage_is_found_by_the_name_of_the_container(bench: Bench) -> None:
+    """What a service in a container gets, to which the host's control groups are shown and its processes are not."""
+    async with bench.sandbox() as sandbox:  # noqa: F811 (as above)
+        found = await bench.driver._engine.containers.container(f"tci-{sandbox.id}").show()  # type: ignore[attr-defined]
+        by_name, by_process = cgroup_of_container(found["Id"]), cgroup_of(found["State"]["Pid"])
+        assert by_name is not None
+        assert by_process is not None
+        assert {path.resolve() for path in by_name.directories.values()} == {
+            path.resolve() for path in by_process.directories.values()
+        }
+        # A number that is another process's, as in a container: that one's group is not taken for the sandbox's.
+        found["State"]["Pid"] = os.getpid()
+        assert _cgroup(found) == by_name
+        found["Id"] = "0" * 64
+        assert _cgroup(found) is None

@@ -7,7 +7,7 @@ only their owner can remove or rename them.
 
 import os
 import shutil
-import stat
+from contextlib import suppress
 from pathlib import Path
 
 from tci.door.request import Refused
@@ -31,31 +31,24 @@ def take_over(directory: Path) -> None:
     """Make a sandbox's directory and its `hosts` file the door's own; raises Refused if they are not what they seem."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        raise Refused("The sandbox's directory is not there, or is none.") from None
-    try:
-        os.fchown(descriptor, os.geteuid(), -1)
-        os.fchmod(descriptor, TAKEN_MODE)
-        _write_hosts(descriptor)
-        # Whoever renamed it before it was ours has put something else in its place.
-        found, taken = os.lstat(directory), os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) != (taken.st_dev, taken.st_ino):
-            raise Refused("The sandbox's directory was exchanged.")
-    finally:
-        os.close(descriptor)
+        try:
+            os.fchown(descriptor, os.geteuid(), -1)
+            os.fchmod(descriptor, TAKEN_MODE)
+            _write_hosts(descriptor)
+            # Whoever renamed it before it was ours has put something else in its place.
+            found, taken = os.lstat(directory), os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise Refused(f"The sandbox's directory is not what it must be: {error.strerror}.") from None
+    if (found.st_dev, found.st_ino) != (taken.st_dev, taken.st_ino):
+        raise Refused("The sandbox's directory was exchanged.")
 
 
 def _write_hosts(directory: int) -> None:
-    try:
-        if stat.S_ISDIR(os.stat(HOSTS, dir_fd=directory, follow_symlinks=False).st_mode):
-            raise Refused("The sandbox's hosts file is a directory.")
+    with suppress(FileNotFoundError):
         os.unlink(HOSTS, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-    try:
-        hosts = os.open(HOSTS, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
-    except FileExistsError:
-        raise Refused("The sandbox's hosts file was put back.") from None
+    hosts = os.open(HOSTS, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=directory)
     with open(hosts, "w") as file:  # noqa: PTH123 (a descriptor)
         os.fchmod(hosts, 0o644)
         file.write(HOSTS_TEXT)
