@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tci.sandbox.socket_directory import HOSTS, make_socket_directory
 
 SERVICE_UID = 42001
 
-ROUNDS = 200
+ROUNDS = 100
 
 
 @pytest.fixture
@@ -53,26 +53,29 @@ def a_service_that_exchanges(place: Path) -> Iterator[None]:
         os.waitpid(child, 0)
 
 
-def exchanged(run_dir: Path) -> list[str]:
-    """Take directories over while they are exchanged; return what stood in the place of those that were taken."""
-    found = []
+def test_directory_that_is_exchanged_meanwhile_is_taken_in_its_place_or_refused(run_dir: Path) -> None:
+    """Whatever was refused, what was taken is a directory, and stays one."""
+    refused = 0
     for number in range(ROUNDS):
         place = run_dir / f"sandbox{number}"
         make_socket_directory(place)
         os.chown(place, SERVICE_UID, -1)
         with a_service_that_exchanges(place):
-            time.sleep(0.001 * (number % 5))
-            with suppress(Refused):
+            time.sleep(0.002 * (number % 5))
+            try:
                 take_over(place)
-                for _ in range(200):  # the engine looks later
-                    if place.is_symlink() or not place.exists():
-                        found.append(os.fspath(place))
-                        break
-    return found
+            except Refused:
+                refused += 1
+                continue
+            for _ in range(200):  # the engine looks later
+                assert place.is_dir()
+                assert not place.is_symlink()
+    assert refused, "nothing was exchanged"
 
 
-def test_directory_that_was_taken_stays_in_its_place(run_dir: Path) -> None:
-    assert exchanged(run_dir) == []
+def test_directory_that_was_taken_can_be_exchanged_by_nobody(run_dir: Path) -> None:
+    assert exchange(run_dir / "sandbox") == "PermissionError"
+    assert not (run_dir / "sandbox").is_symlink()
 
 
 def test_directory_is_exchanged_where_the_run_directory_is_not_sticky(
@@ -81,7 +84,21 @@ def test_directory_is_exchanged_where_the_run_directory_is_not_sticky(
     """The control of the above."""
     monkeypatch.setattr(directory, "RUN_MODE", 0o770)
     open_run_directory(run_dir)
-    assert exchanged(run_dir) != []
+    assert exchange(run_dir / "sandbox") == ""
+    assert (run_dir / "sandbox").is_symlink()
+
+
+def exchange(place: Path) -> str:
+    """Take a directory over, then put a link in its place as the service's user; return the name of the error."""
+    make_socket_directory(place)
+    os.chown(place, SERVICE_UID, -1)
+    take_over(place)
+
+    def act() -> None:
+        place.rename(place.with_name("aside"))
+        place.symlink_to("/")
+
+    return as_service(act)
 
 
 def test_hosts_file_can_be_exchanged_by_nobody_but_the_door(run_dir: Path) -> None:
@@ -109,14 +126,14 @@ def test_removal_follows_no_link(run_dir: Path, tmp_path: Path) -> None:
     assert (kept / "inner").is_dir()
 
 
-def as_service(act: object) -> str:
+def as_service(act: Callable[[], object]) -> str:
     """Do something as the service's user, in the door's group; return the name of the error."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.setuid(SERVICE_UID)
         try:
-            act()  # type: ignore[operator]
+            act()
             name = ""
         except OSError as error:
             name = type(error).__name__
