@@ -7,7 +7,7 @@ REQUIRE_ALL ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test test-hostile soak hostile-soak bench-history check lint types format clean
+.PHONY: help run images test test-hostile soak hostile-soak bench-history check lint types format clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ run: $(VENV)/.run  ## Start the service on 127.0.0.1:8000; the first time sets e
 	@$(TCI) migrate
 	@$(TCI) keys create --if-none
 	@exec $(TCI) serve
+
+images:  ## Build every image of docker-compose.yml from Debian's packages, where no image registry is reached.
+	@docker/images
 
 test: $(VENV)/.test  ## Run every test that this machine can run.
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/run

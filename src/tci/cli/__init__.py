@@ -3,8 +3,10 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -15,6 +17,7 @@ from tci.cli import keys
 from tci.cli.keys import DEFAULT_ACCOUNT
 from tci.cli.usage import show_usage
 from tci.doctor.run import examine
+from tci.door.door import serve_door
 from tci.egress.open import effective_policy, serve_proxy
 from tci.errors import SetupError
 from tci.log import configure_logging
@@ -110,16 +113,27 @@ def egress(
     port: Annotated[int, typer.Option(help="Port of policy packages; the next is that of open.")] = 3128,
 ) -> None:
     """Run the proxy for services elsewhere, which name it in TCI_EGRESS_PROXY."""
-
-    async def run() -> None:
-        task = asyncio.ensure_future(serve_proxy(Settings(), address=address, port=port))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        with suppress(asyncio.CancelledError):
-            await task
-
     configure_logging(Settings().log_level)
-    asyncio.run(run())
+    asyncio.run(_until_stopped(serve_proxy(Settings(), address=address, port=port)))
+
+
+@app.command()
+def door(
+    path: Annotated[Path | None, typer.Option("--socket", help="UNIX socket to listen on; in TCI_DATA_DIR.")] = None,
+) -> None:
+    """Let a service command the Docker engine as far as it needs to, and no further: TCI_DOCKER_HOST=unix://SOCKET."""
+    settings = Settings()
+    configure_logging(settings.log_level)
+    asyncio.run(_until_stopped(serve_door(settings, socket=path or settings.data_dir / "door" / "engine.sock")))
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run work until it is done or a signal asks to stop."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 @sandbox.command()

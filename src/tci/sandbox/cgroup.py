@@ -153,6 +153,21 @@ def cgroup_of(pid: int) -> Cgroup | None:
     return cgroup if cgroup.usage() is not None else None
 
 
+def cgroup_of_container(container_id: str) -> Cgroup | None:
+    """Return the group that an engine made for a container, or None if that is not to be seen from here.
+
+    It is found by its name: seen from a container, a process of the host has no number.
+    """
+    top = ROOT / "memory" if _is_v1() else ROOT
+    usual = (top / "docker" / container_id, top / "system.slice" / f"docker-{container_id}.scope")
+    found = next((path for path in usual if path.is_dir()), None) or next(top.rglob(f"*{container_id}*"), None)
+    if found is None:
+        return None
+    path = found.relative_to(top)
+    cgroup = Cgroup({name: ROOT / name / path for name in CONTROLLERS} if _is_v1() else {"": found})
+    return cgroup if cgroup.usage() is not None else None
+
+
 def _is_v1() -> bool:
     return (ROOT / "memory").is_dir() and not (ROOT / "cgroup.controllers").exists()
 

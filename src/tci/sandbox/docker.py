@@ -1,8 +1,9 @@
 """The Docker driver: one container for each sandbox, on any engine that answers on its socket."""
 
 import asyncio
+import datetime as dt
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from tci import resources
 from tci.errors import SandboxFailed, SetupError
-from tci.sandbox.cgroup import Cgroup, cgroup_of
+from tci.sandbox.cgroup import Cgroup, cgroup_of, cgroup_of_container
 from tci.sandbox.docker_image import image_tag
 from tci.sandbox.docker_spec import (
     DEPLOYMENT_LABEL,
@@ -90,6 +91,8 @@ class DockerDriver(SandboxDriver):
             runtime=settings.docker_runtime,
         )
         self._cgroups: dict[str, Cgroup | None] = {}
+        self._peaks: dict[str, int] = {}
+        """Most memory seen of sandboxes of which the engine tells only what they use now (control groups 2)."""
         self._destroying: dict[str, asyncio.Task[None]] = {}
 
     async def require_image(self) -> None:
@@ -114,8 +117,9 @@ class DockerDriver(SandboxDriver):
 
     async def _start(self, sandbox_id: str, config: dict[str, Any]) -> None:
         with _translated(f"start sandbox {sandbox_id}"):
-            container = await self._engine.containers.create(config, name=container_name(sandbox_id))
-            await container.start()
+            name = container_name(sandbox_id)
+            await self._engine.containers.create(config, name=name)
+            await self._engine.containers.container(name).start()  # the door knows sandboxes by name alone
 
     @override
     async def seal(self, spec: SandboxSpec) -> None:
@@ -132,7 +136,7 @@ class DockerDriver(SandboxDriver):
                 raise
         state: dict[str, Any] = found["State"]
         if state["Running"]:
-            self._cgroups.setdefault(sandbox_id, cgroup_of(state["Pid"]))
+            self._cgroups.setdefault(sandbox_id, _cgroup(found))
             return SandboxStatus(is_running=True)
         # The flag is set when any process of the container was killed for memory, also long before its end.
         is_out_of_memory = state["OOMKilled"] and state["ExitCode"] == KILLED
@@ -141,10 +145,26 @@ class DockerDriver(SandboxDriver):
     @override
     async def usage(self, sandbox_id: str) -> Usage | None:
         if sandbox_id not in self._cgroups:
-            # Where the engine's processes are not to be seen from here, say from a container, it stays None.
             await self.inspect(sandbox_id)
-        cgroup = self._cgroups.get(sandbox_id)
-        return cgroup.usage() if cgroup else None
+        if sandbox_id not in self._cgroups:
+            return None
+        cgroup = self._cgroups[sandbox_id]
+        return cgroup.usage() if cgroup else await self._told_usage(sandbox_id)
+
+    async def _told_usage(self, sandbox_id: str) -> Usage | None:
+        """Ask the engine: where control groups are not to be seen from here. One of 2021 takes up to a second."""
+        path = f"containers/{container_name(sandbox_id)}/stats"
+        with _translated(f"measure sandbox {sandbox_id}"):
+            try:
+                told = await self._engine._query_json(path, params={"stream": False, "one-shot": True})  # noqa: SLF001 (aiodocker's own `stats` waits a second for a second sample)
+            except DockerError as error:
+                if error.status in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+                    return None
+                raise
+        usage = usage_of_stats(told, peak=self._peaks.get(sandbox_id, 0))
+        if usage is not None:
+            self._peaks[sandbox_id] = usage.peak_memory_bytes
+        return usage
 
     @override
     async def destroy(self, sandbox_id: str) -> None:
@@ -157,6 +177,7 @@ class DockerDriver(SandboxDriver):
 
     async def _destroy(self, sandbox_id: str) -> None:
         self._cgroups.pop(sandbox_id, None)
+        self._peaks.pop(sandbox_id, None)
         container = self._engine.containers.container(container_name(sandbox_id))
         with _translated(f"remove sandbox {sandbox_id}"):
             try:
@@ -178,6 +199,30 @@ class DockerDriver(SandboxDriver):
     async def _wait_until_removed(self, sandbox_id: str) -> None:
         while await self.inspect(sandbox_id) is not None:  # noqa: ASYNC110 (the engine is polled, it sets no event)
             await asyncio.sleep(0.05)
+
+
+def _cgroup(container: Mapping[str, Any]) -> Cgroup | None:
+    """Return a container's control group, or None where it is not to be seen from here.
+
+    In a container the number of the engine's process is another's, and that one's group is none of a sandbox.
+    """
+    cgroup = cgroup_of(container["State"]["Pid"])
+    if cgroup is not None and all(container["Id"] in str(path) for path in cgroup.directories.values()):
+        return cgroup
+    return cgroup_of_container(container["Id"])
+
+
+def usage_of_stats(told: Mapping[str, Any], *, peak: int) -> Usage | None:
+    """Read the engine's `GET /containers/ID/stats`; None of a container that does not run.
+
+    `peak` is the most memory that was seen before: of groups of version 2 the engine tells none.
+    """
+    cpu, memory = told.get("cpu_stats") or {}, told.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    nanoseconds = int(cpu["cpu_usage"]["total_usage"])
+    most = int(memory.get("max_usage") or memory["usage"])
+    return Usage(cpu=dt.timedelta(microseconds=nanoseconds / 1000), peak_memory_bytes=max(peak, most))
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def container_config(spec: SandboxSpec, *, image: str, confinement: Confinement)
             "CgroupnsMode": "private",
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,
-            "NanoCpus": int(limits.cpus * 1e9),
+            "NanoCpus": round(limits.cpus * 1e9),
             "PidsLimit": limits.pids,
             "Ulimits": [
                 {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},

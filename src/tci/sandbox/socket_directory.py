@@ -1,12 +1,15 @@
 """The directory of a sandbox's sockets, the only place that the host and a container share."""
 
 import shutil
+import stat
 from pathlib import Path
 
 from tci.paths import make_private
 
 HOSTS = "hosts"
 """The sandbox's /etc/hosts: without a network the engine makes an empty one, and nobody would know `localhost`."""
+
+HOSTS_TEXT = "127.0.0.1 localhost\n::1 localhost\n"
 
 
 def make_socket_directory(directory: Path) -> None:
@@ -19,13 +22,17 @@ def make_socket_directory(directory: Path) -> None:
     make_private(directory.parent)
     directory.mkdir(exist_ok=True)  # with the gate in it, the service has made it already
     directory.chmod(0o777)
-    (directory / HOSTS).write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (directory / HOSTS).write_text(HOSTS_TEXT)
     (directory / HOSTS).chmod(0o644)
 
 
 def seal_socket_directory(directory: Path) -> None:
-    """Make the directory unwritable for the session's user, before any code of a caller's is sent."""
-    directory.chmod(0o755)
+    """Make the directory unwritable for the session's user, before any code of a caller's is sent.
+
+    Behind the door to the engine it is so already, and not the service's any more.
+    """
+    if directory.stat().st_mode & stat.S_IWOTH:
+        directory.chmod(0o755)
 
 
 def remove_socket_directory(directory: Path) -> None:
