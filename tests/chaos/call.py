@@ -1,6 +1,7 @@
 """One request of a client and what came of it; and the code that clients run."""
 
 import json
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -43,6 +44,12 @@ class Call:
     """Of a failure: its code, its sentence, and what is wrong with its form."""
     message: str = ""
     malformed: str = ""
+
+    def __str__(self) -> str:
+        moment = time.strftime("%H:%M:%S", time.gmtime(self.sent))
+        took = f"{self.ended - self.sent:.1f} s"
+        said = self.verdict or f"{self.status} {self.code}"
+        return f"call {self.token} of {self.asked or 'new'} at {moment} ({took}): {self.outcome} {said} {self.message}"
 
     @property
     def may_have_run(self) -> bool:

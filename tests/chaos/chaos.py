@@ -39,7 +39,10 @@ SETTINGS = {
     "sandbox_memory_bytes": 512 * 1024**2,
 }
 
-WORKERS = {Kind.SERVERS: (1, 2), Kind.EMBEDDED: (2,)}
+SHOWN = 5
+"""So many complaints of one kind are printed."""
+
+WORKERS = {Kind.SERVERS: (1, 1), Kind.EMBEDDED: (2,)}
 """Worker processes of each service."""
 
 
@@ -174,8 +177,12 @@ def show(run: Chaos) -> None:
         print(f"{len(run.books.ledger) - waived:>6}  billed\n{waived:>6}  waived")
     print(f"{len(run.looks):>6}  histories asked for at the end")
     print(f"\nSeed {run.seed}: {len(run.complaints)} complaints")
-    for complaint in run.complaints[:40]:
-        print(f"  {complaint}")
+    shown: Counter[str] = Counter()
+    for complaint in run.complaints:
+        shown[kind := complaint.partition(":")[0]] += 1
+        if shown[kind] <= SHOWN:
+            print(f"  {complaint}")
+    print("".join(f"  {kind}: {count} in all\n" for kind, count in shown.items() if count > SHOWN), end="")
 
 
 def _seen(call: Call) -> str:
