@@ -21,8 +21,10 @@ from redis import Redis as RedisClient
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tci.sandbox.cgroup import can_make_cgroups, cgroup_named
 from tci.settings import Settings
 from tci.storage.tables import deployment as deployment_table
+from tci.storage.tables import sessions as sessions_table
 from tests.conftest import CACHE, KEY, Service, clean_environment, run_tci
 from tests.sandbox import processes
 from tests.storage import servers
@@ -157,11 +159,15 @@ class Stack:
 
     def traces(self) -> dict[str, set[str]]:
         """Return, for each place where something of a sandbox could be left, the sandboxes that are found there."""
-        directories = {path.name for path in (self.data_dir / "run").iterdir()}
-        found = {"sandboxes": set(self.sandboxes()), "run directories": directories}
+        directories = {name: self.data_dir / name for name in ("run", "keepers")}
+        found = {name: {path.name for path in directory.iterdir()} for name, directory in directories.items()}
+        found["sandboxes"] = set(self.sandboxes())
         if self.driver == "bubblewrap":
             jailed = {sandbox for pid in processes.jailed(self.data_dir) for sandbox in _mounted(pid, self.data_dir)}
             found["processes"] = jailed
+            if can_make_cgroups():
+                known = {row["sandbox_id"] for row in self.rows(select(sessions_table.c.sandbox_id))}
+                found["control groups"] = {sandbox for sandbox in known if _has_group(sandbox)}
         return found
 
     def clean(self) -> None:
@@ -274,6 +280,10 @@ def _mounted(pid: int, data_dir: Path) -> set[str]:
         lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
         return {line.split(mark)[1].split("/")[0] for line in lines if mark in line}
     return set()
+
+
+def _has_group(sandbox_id: str) -> bool:
+    return any(directory.is_dir() for directory in cgroup_named(sandbox_id).directories.values())
 
 
 def _runs(pid: int) -> bool:

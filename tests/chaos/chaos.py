@@ -42,7 +42,7 @@ SETTINGS = {
 SHOWN = 5
 """So many complaints of one kind are printed."""
 
-WORKERS = {Kind.SERVERS: (1, 1), Kind.EMBEDDED: (2,)}
+WORKERS = {Kind.SERVERS: (1, 2), Kind.EMBEDDED: (2,)}
 """Worker processes of each service."""
 
 
