@@ -96,7 +96,7 @@ class Instance(Service):
         workers = self.workers()
         self.process.kill()
         self.process.wait()
-        is_over = processes.eventually(lambda: not any(map(_runs, workers)))
+        is_over = processes.eventually(lambda: not any(map(_runs, workers)), END_SECONDS)
         for pid in workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

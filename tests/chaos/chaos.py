@@ -54,20 +54,34 @@ class Chaos:
     seed: int
     keys: list[str]
     load: Load = field(init=False)
+    _chance: random.Random = field(init=False)
     faults: list[Fault] = field(default_factory=list)
     looks: list[Call] = field(default_factory=list)
     books: Books | None = None
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._chance = random.Random(self.seed)  # noqa: S311 (a repeatable mixture)
         self.load = Load([instance.url for instance in self.stack.instances], self.keys, self.seed)
 
     def run(self, seconds: float) -> None:
         """Break parts under load for some time, then balance the books."""
-        chance = random.Random(self.seed)  # noqa: S311 (a repeatable mixture)
+        with self._loaded():
+            self._break(seconds)
+
+    def break_once(self, name: str, *, before: float, after: float) -> None:
+        """Break one part under load, then balance the books."""
+        with self._loaded():
+            time.sleep(before)
+            self._inflict(name)
+            time.sleep(after)
+
+    @contextmanager
+    def _loaded(self) -> Iterator[None]:
+        """Keep a load while the block lasts; then wait until all is well, and balance the books."""
         self.load.start()
         try:
-            self._break(seconds, chance)
+            yield
         except AssertionError as error:
             self.complaints.append(f"a part did not come back: {error}")
         finally:
@@ -78,20 +92,23 @@ class Chaos:
         self._look()
         self._balance()
 
-    def _break(self, seconds: float, chance: random.Random) -> None:
+    def _break(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        names = self._names(chance)
+        names = self._names()
         while time.monotonic() < end:
-            time.sleep(chance.uniform(*PAUSE_SECONDS))
-            fault = faults.inflict(next(names), self.stack, chance)
-            self.faults.append(fault)
-            print(f"  {fault.name} ({fault.ended - fault.began:.1f} s) {fault.sandbox_id or ''}", flush=True)
+            time.sleep(self._chance.uniform(*PAUSE_SECONDS))
+            self._inflict(next(names))
 
-    def _names(self, chance: random.Random) -> Iterator[str]:
+    def _inflict(self, name: str) -> None:
+        fault = faults.inflict(name, self.stack, self._chance)
+        self.faults.append(fault)
+        print(f"  {fault.name} ({fault.ended - fault.began:.1f} s) {fault.sandbox_id or ''}", flush=True)
+
+    def _names(self) -> Iterator[str]:
         """Give the faults in random order, each once before any comes again."""
         names = faults.names(self.stack)
         while True:
-            yield from chance.sample(names, len(names))
+            yield from self._chance.sample(names, len(names))
 
     def _look(self) -> None:
         """Ask every session that lives, by every replica, for its history."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from tests.sandbox import processes
 from tests.stack import Instance, Kind, Stack
 
@@ -94,6 +96,7 @@ def kill_redis(stack: Stack, chance: random.Random) -> None:
         with contextlib.suppress(OSError):
             if "valkey" in Path(f"/proc/{pid}/comm").read_text():
                 os.kill(pid, signal.SIGKILL)
+    assert processes.eventually(lambda: _answers(stack), 20), "the embedded Redis was not started again"
 
 
 def flush_redis(stack: Stack, _chance: random.Random) -> None:
@@ -144,6 +147,14 @@ def kill_squid(stack: Stack, _chance: random.Random) -> None:
     for pid in processes.with_command(f"{stack.data_dir}/egress/squid.conf"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _answers(stack: Stack) -> bool:
+    try:
+        with stack.redis_client() as client:
+            return bool(client.ping())
+    except RedisError:
+        return False
 
 
 def _victim(stack: Stack, chance: random.Random) -> str | None:
