@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tci.ids import new_api_key
 from tci.settings import EgressPolicy
+from tci.storage.database import reading, writing
 from tci.storage.tables import accounts, api_keys
 
 PREFIX_LENGTH = 8
@@ -79,7 +80,7 @@ class AccountStore:
             .join(accounts, accounts.c.id == api_keys.c.account_id)
             .where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
         )
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             row = (await db.execute(query)).first()
         if row is None or not hmac.compare_digest(row.digest, digest):
             return None
@@ -114,7 +115,7 @@ class AccountStore:
 
     async def _create_key(self, account: str, key: str, rights: dict[str, object]) -> str:
         now = dt.datetime.now(dt.UTC)
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             if (await db.execute(select(api_keys.c.id).where(api_keys.c.digest == _digest(key)))).first():
                 return key
             account_id = await _account_id(db, account, now)
@@ -135,19 +136,19 @@ class AccountStore:
             .join(accounts, accounts.c.id == api_keys.c.account_id)
             .order_by(api_keys.c.id)
         )
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             return [_api_key(row) for row in await db.execute(query)]
 
     async def set_quota(self, key_id: int, quota: Quota) -> bool:
         """Give a key other bounds; return whether there is such a key."""
         change = update(api_keys).where(api_keys.c.id == key_id).values(asdict(quota))
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             return (await db.execute(change)).rowcount == 1
 
     async def revoke_key(self, key_id: int) -> bool:
         """Revoke a key; return whether it was valid until now."""
         change = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             result = await db.execute(change.values(revoked_at=dt.datetime.now(dt.UTC)))
         return result.rowcount == 1
 
