@@ -261,7 +261,7 @@ def _containers(deployment: str) -> dict[str, int]:
     form = '{{index .Config.Labels "tci.sandbox"}} {{.State.Pid}}'
     # One that is removed in between is left out; the others are told all the same.
     said = subprocess.run(["docker", "inspect", "--format", form, *ids], capture_output=True, text=True, check=False)
-    return {sandbox: int(pid) for sandbox, pid in (line.split() for line in said.stdout.splitlines())}
+    return {sandbox: int(pid) for sandbox, pid in (line.split() for line in said.stdout.splitlines() if line)}
 
 
 def _jails(data_dir: Path) -> dict[str, int]:

@@ -31,6 +31,12 @@ STOPS = frozenset({"service restarted"})
 
 DEATHS = frozenset({EndReason.LOST, EndReason.KERNEL_DIED})
 
+CRASHES = frozenset({"service killed", "worker killed"})
+"""Faults that leave a reservation, until its window is over."""
+
+WINDOW_SECONDS = 20.0 + 30.0
+"""How long a reservation stands: the time limit of a launch (see SETTINGS), and that of its clearing away."""
+
 Row = dict[str, Any]
 
 
@@ -47,7 +53,9 @@ class Books:
     counters: dict[str, dict[str, str]] = field(default_factory=dict)
     """Redis's counters, by key without the deployment's prefix."""
     opening: dict[str, str] = field(default_factory=dict)
-    """Redis's reservations."""
+    """Redis's reservations: account, key, price in millionths and moment in milliseconds."""
+    taken: float = 0
+    """When the books were taken, by the wall clock."""
     traces: dict[str, set[str]] = field(default_factory=dict)
     """Sandboxes that left something, by the place where it was found."""
 
@@ -246,6 +254,9 @@ def redis_equals_sql(books: Books) -> Iterator[str]:
         if row["ended_at"] is None:
             for key in ("sessions", f"account:{row['account_id']}:sessions", f"key:{row['key_id']}:sessions"):
                 expected_live[key][row["id"]] = _moment(row["expires_at"]) * 1000
+    for session_id, (account_id, key_id, _price, began) in _reservations(books).items():
+        for key in ("sessions", f"account:{account_id}:sessions", f"key:{key_id}:sessions"):
+            expected_live[key][session_id] = began + WINDOW_SECONDS * 1000
     for key in sorted(expected_live.keys() | books.live.keys()):
         yield from _compare_sets(key, expected_live.get(key, {}), books.live.get(key, {}))
     expected = _sums(books)
@@ -253,7 +264,20 @@ def redis_equals_sql(books: Books) -> Iterator[str]:
         found = {name: int(value) for name, value in books.counters.get(key, {}).items() if int(value)}
         if found != (wanted := {name: value for name, value in expected.get(key, {}).items() if value}):
             yield f"Redis counts {found} in {key}, the ledger {wanted}"
-    yield from (f"a reservation is left over: {session_id}" for session_id in books.opening)
+    yield from _left_over(books)
+
+
+def _reservations(books: Books) -> dict[str, list[int]]:
+    return {session_id: [int(part) for part in text.split()] for session_id, text in books.opening.items()}
+
+
+def _left_over(books: Books) -> Iterator[str]:
+    """Only a crash leaves a reservation, and for no longer than a launch may take."""
+    for session_id, (*_owner, milliseconds) in _reservations(books).items():
+        began = milliseconds / 1000
+        is_crash = any(fault.name in CRASHES for fault in books.faults_at(began, began + WINDOW_SECONDS))
+        if not is_crash or books.taken > began + WINDOW_SECONDS + NOTICE_SECONDS:
+            yield f"a reservation is left over: {session_id} of {books.taken - began:.0f} s ago"
 
 
 def _compare_sets(key: str, expected: dict[str, float], found: dict[str, float]) -> Iterator[str]:
@@ -267,14 +291,21 @@ def _compare_sets(key: str, expected: dict[str, float], found: dict[str, float])
 
 
 def _sums(books: Books) -> dict[str, dict[str, int]]:
+    """Return what the counters are to hold: what is paid, and what is about to be."""
+    paid = [bill for bill in books.ledger if bill["waived_at"] is None]
+    entries = [
+        (bill["account_id"], bill["key_id"], int(bill["amount_usd"] * 10**6), bill["created_at"]) for bill in paid
+    ]
+    for account_id, key_id, price, milliseconds in _reservations(books).values():
+        entries.append((account_id, key_id, price, dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)))
     sums: dict[str, dict[str, int]] = defaultdict(lambda: {"sessions": 0, "spend_micro_usd": 0})
-    for bill in books.ledger:
-        if bill["waived_at"] is None:
-            day = bill["created_at"].astimezone(dt.UTC).date().isoformat()
-            for owner in (f"account:{bill['account_id']}", f"key:{bill['key_id']}"):
-                for period in (day, day[:7]):
-                    sums[f"{owner}:{period}"]["sessions"] += 1
-                    sums[f"{owner}:{period}"]["spend_micro_usd"] += int(bill["amount_usd"] * 1_000_000)
+    for account_id, key_id, price, moment in entries:
+        day = moment.astimezone(dt.UTC).date().isoformat()
+        for key in (
+            f"{owner}:{time}" for owner in (f"account:{account_id}", f"key:{key_id}") for time in (day, day[:7])
+        ):
+            sums[key]["sessions"] += 1
+            sums[key]["spend_micro_usd"] += price
     return sums
 
 

@@ -35,6 +35,7 @@ SETTINGS = {
     "reconcile_interval_seconds": 4,
     "max_sessions_per_account": 1000,
     "max_sandboxes": 40,
+    "launch_timeout_seconds": 20,
     "preload": "json",
     "sandbox_memory_bytes": 512 * 1024**2,
 }
@@ -153,6 +154,7 @@ class Chaos:
             live=live,
             counters=counters,
             opening=opening,
+            taken=time.time(),
             traces=traces,
         )
 

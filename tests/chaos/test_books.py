@@ -12,7 +12,7 @@ from tests.chaos.books import Books, complaints
 from tests.chaos.call import Call, Outcome
 from tests.chaos.faults import Fault
 
-STARTED = dt.datetime(2026, 3, 14, 23, 59, tzinfo=dt.UTC)
+STARTED = dt.datetime(2026, 3, 14, 23, 59, 45, tzinfo=dt.UTC)
 START = STARTED.timestamp()
 LIVE, ENDED, WAIVED = "ses_live", "ses_ended", "ses_waived"
 NOT_RUN = "Redis does not answer. Nothing was run; try again soon."
@@ -87,6 +87,20 @@ def balanced() -> Books:
             f"{owner}:{day}": dict(sums) for owner in ("account:1", "key:2") for day in ("2026-03-14", "2026-03")
         },
         traces={place: {f"sbx_{LIVE}"} for place in ("sandboxes", "run directories")},
+    )
+
+
+def reserved(books: Books) -> Books:
+    """Add what a crash leaves: a reservation with its place and its price."""
+    place = {"ses_x": (START + 30 + 50) * 1000}
+    return replace(
+        books,
+        opening={"ses_x": f"1 2 30000 {int(START + 30) * 1000}"},
+        live={key: {**found, **place} for key, found in books.live.items()},
+        counters={key: {"sessions": "3", "spend_micro_usd": "90000"} for key in books.counters if key.endswith("-03")}
+        | {f"{owner}:2026-03-15": {"sessions": "1", "spend_micro_usd": "30000"} for owner in ("account:1", "key:2")}
+        | {f"{owner}:2026-03-14": books.counters[f"{owner}:2026-03-14"] for owner in ("account:1", "key:2")},
+        taken=START + 60,
     )
 
 
@@ -178,7 +192,18 @@ FALSIFIED = {
     "Redis ends a session early": (with_row(LIVE, expires_at=STARTED), "ends ses_live at"),
     "Redis forgot the money": (with_books(counters={}), "Redis counts {} in account:1:2026-03"),
     "Redis counts a waived session": (with_bill(WAIVED, waived_at=None), "Redis counts"),
-    "a reservation is left": (with_books(opening={"ses_x": "{}"}), "a reservation is left over: ses_x"),
+    "a reservation without a crash": (
+        lambda books: without_fault("service killed")(reserved(books)),
+        "a reservation is left over: ses_x",
+    ),
+    "a reservation for ever": (
+        lambda books: replace(reserved(books), taken=START + 120),
+        "a reservation is left over: ses_x",
+    ),
+    "a reservation without a place": (
+        lambda books: replace(reserved(books), live=books.live),
+        "live, and not in Redis's account:1:sessions",
+    ),
     "a sandbox is left": (
         with_books(traces={"sandboxes": {"sbx_x", f"sbx_{LIVE}"}}),
         "sandboxes without a live session",
@@ -189,6 +214,7 @@ FALSIFIED = {
 
 def test_books_that_agree_raise_no_complaint() -> None:
     assert complaints(balanced()) == []
+    assert complaints(reserved(balanced())) == []
 
 
 @pytest.mark.parametrize("name", FALSIFIED)
