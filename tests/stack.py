@@ -125,6 +125,8 @@ class Stack:
     instances: list[Instance] = field(default_factory=list)
     postgresql: servers.Postgresql | None = None
     redis: servers.Redis | None = None
+    docker_host: str | None = None
+    """The engine, where it is not the usual one."""
     settings: Settings = field(init=False)
     deployment: str = ""
 
@@ -150,7 +152,7 @@ class Stack:
 
     def sandboxes(self) -> dict[str, int]:
         """Return what runs of this deployment, each with its process 1; 0 where it has ended and is not removed."""
-        return _containers(self.deployment) if self.driver == "docker" else _jails(self.data_dir)
+        return self._containers() if self.driver == "docker" else _jails(self.data_dir)
 
     def kernel(self, sandbox_id: str) -> int:
         """Return the process of a sandbox's kernel: the child of the sandbox's init."""
@@ -180,10 +182,22 @@ class Stack:
                 instance.process.wait()
         if self.driver == "docker":
             for sandbox_id in self.sandboxes():
-                subprocess.run(["docker", "rm", "--force", f"tci-{sandbox_id}"], capture_output=True, check=False)
+                self.docker("rm", "--force", f"tci-{sandbox_id}")
         for pid in processes.in_directory(self.data_dir) | processes.jailed(self.data_dir) | set(self._jailers()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def docker(self, *arguments: str) -> str:
+        """Run a command of the engine's client and return what it printed."""
+        host = ["--host", self.docker_host] if self.docker_host else []
+        # One that names what is gone says so; what else it was asked is told all the same.
+        return subprocess.run(["docker", *host, *arguments], capture_output=True, text=True, check=False).stdout
+
+    def _containers(self) -> dict[str, int]:
+        ids = self.docker("ps", "--all", "--quiet", "--filter", f"label=tci.deployment={self.deployment}").split()
+        form = '{{index .Config.Labels "tci.sandbox"}} {{.State.Pid}}'
+        lines = self.docker("inspect", "--format", form, *ids).splitlines() if ids else []
+        return {sandbox: int(pid) for sandbox, pid in (line.split() for line in lines if line)}
 
     def _jailers(self) -> Iterator[int]:
         if self.driver == "bubblewrap":
@@ -198,12 +212,12 @@ def stack(
     *,
     workers: tuple[int, ...] = (1, 1),
     is_durable: bool = False,
-    **settings: object,
+    **settings: Any,
 ) -> Iterator[Stack]:
     """Run as many services as `workers` has numbers, each with so many worker processes."""
     with contextlib.ExitStack() as cleanup:
         directory = cleanup.enter_context(servers.short_directory())
-        built = Stack(kind, driver, directory / "data")
+        built = Stack(kind, driver, directory / "data", docker_host=settings.get("docker_host"))
         if kind is Kind.SERVERS:
             built.postgresql = cleanup.enter_context(servers.postgresql_server(is_durable=is_durable))
             built.redis = cleanup.enter_context(servers.redis_server())
@@ -251,17 +265,6 @@ def _nothing() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(["true"])
     process.wait()
     return process
-
-
-def _containers(deployment: str) -> dict[str, int]:
-    command = ["docker", "ps", "--all", "--quiet", "--filter", f"label=tci.deployment={deployment}"]
-    ids = subprocess.check_output(command, text=True).split()
-    if not ids:
-        return {}
-    form = '{{index .Config.Labels "tci.sandbox"}} {{.State.Pid}}'
-    # One that is removed in between is left out; the others are told all the same.
-    said = subprocess.run(["docker", "inspect", "--format", form, *ids], capture_output=True, text=True, check=False)
-    return {sandbox: int(pid) for sandbox, pid in (line.split() for line in said.stdout.splitlines() if line)}
 
 
 def _jails(data_dir: Path) -> dict[str, int]:

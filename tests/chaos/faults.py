@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +133,7 @@ def kill_sandbox(stack: Stack, chance: random.Random) -> str | None:
     if sandbox_id is None:
         return None
     if stack.driver == "docker":
-        subprocess.run(["docker", "rm", "--force", f"tci-{sandbox_id}"], capture_output=True, check=False)
+        stack.docker("rm", "--force", f"tci-{sandbox_id}")
     # Gone in between, it has no process 1 any more; 0 would name our own process group.
     elif init := stack.sandboxes().get(sandbox_id):
         with contextlib.suppress(ProcessLookupError):
