@@ -142,6 +142,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
         async with open_parts(settings) as parts:
             await parts.reaper.tend()  # be right before being ready
             await parts.reaper.reconcile()
+            parts.sessions.is_stopping = lambda: app.state.is_stopping
             loops = (
                 parts.reaper.run_reap(),
                 parts.reaper.run_reconcile(),
