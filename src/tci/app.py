@@ -69,7 +69,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         sockets = stack.enter_context(short_path(settings.run_dir))
         gates = make_gates(settings, sockets=sockets)
         stack.callback(gates.close_all)
-        keepers = Keepers(settings.data_dir / "keepers")
+        keepers = Keepers(settings.keepers_dir)
         stack.callback(keepers.close)
         opener = SessionOpener(
             settings=settings,
