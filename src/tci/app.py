@@ -117,8 +117,11 @@ async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
                 task.cancel()
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the ASGI application; nothing is opened before its lifespan begins."""
+def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
+    """Return the ASGI application; nothing is opened before its lifespan begins.
+
+    `ends_sessions`: whether every session ends with it, and not only this process.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -148,6 +151,8 @@ def create_app(settings: Settings) -> FastAPI:
                     "readiness": parts.readiness,
                 }
                 await parts.sessions.settle()
+            if ends_sessions:
+                await parts.reaper.end_all()
             await parts.reaper.let_go()
             app.state.is_clean = True
 

@@ -110,8 +110,8 @@ class QuotaReached(ServiceError):
     code = "quota_exceeded"
     type = "rate_limit_error"
 
-    def __init__(self, quota: str, *, retry_after: int, code: str = "quota_exceeded") -> None:
-        super().__init__(f"This API key has reached its quota of {quota}. Ask the operator for more, or wait.")
+    def __init__(self, quota: str, limit: object, *, retry_after: int, code: str = "quota_exceeded") -> None:
+        super().__init__(f"This API key has used up its quota of {quota}: {limit}. Ask the operator for more, or wait.")
         self.retry_after = retry_after
         self.code = code
 

@@ -60,18 +60,20 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, *, workers: int) -> int:
     """Serve until SIGINT or SIGTERM, and return the exit status."""
     with _listening(settings) as listener, _only_one(settings):
-        status = run_worker(settings, listener) if workers == 1 else _supervise(settings, listener, workers)
-        if not settings.keeps_sessions:
+        if workers == 1:
+            return _run_worker(settings, listener, ends_sessions=not settings.keeps_sessions)
+        status = _supervise(settings, listener, workers)
+        if not settings.keeps_sessions:  # what the last worker can't know that it is to do
             asyncio.run(_end_all(settings))
-    return status
+        return status
 
 
-def run_worker(settings: Settings, listener: socket.socket) -> int:
+def _run_worker(settings: Settings, listener: socket.socket, *, ends_sessions: bool) -> int:
     """Serve in this process and return the exit status."""
     # Each session takes a few descriptors, and its way out up to 64 more; the usual 1,024 are for programs that poll.
     _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    api = create_app(settings)
+    api = create_app(settings, ends_sessions=ends_sessions)
     config = uvicorn.Config(
         api,
         log_config=None,
@@ -101,7 +103,7 @@ def run_child(settings: Settings, descriptor: int) -> int:
     if os.getppid() == 1:  # it died before the line above
         return 1
     with socket.socket(fileno=descriptor) as listener:
-        return run_worker(settings, listener)
+        return _run_worker(settings, listener, ends_sessions=False)
 
 
 def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:

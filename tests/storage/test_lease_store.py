@@ -154,9 +154,9 @@ async def test_waived_bill_is_taken_back_once(leases: LeaseStore) -> None:
 @pytest.mark.parametrize(
     ("quota", "says"),
     [
-        (Quota(max_sessions=2), "2 sessions at once"),
-        (Quota(max_sessions_per_day=2), "2 sessions a day"),
-        (Quota(max_spend_per_month_usd=Decimal("0.08")), "0.08 USD a month"),
+        (Quota(max_sessions=2), "sessions at once: 2"),
+        (Quota(max_sessions_per_day=2), r"sessions a day \(UTC\): 2"),
+        (Quota(max_spend_per_month_usd=Decimal("0.08")), r"dollars a month \(UTC\): 0.08"),
     ],
     ids=["at_once", "day", "month"],
 )

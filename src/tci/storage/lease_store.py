@@ -225,7 +225,7 @@ class LeaseStore:
         except Unavailable:
             return
         if count > limit:
-            raise QuotaReached(f"{limit} executions a minute", code="rate_limited", retry_after=60 - now.second)
+            raise QuotaReached("executions a minute", limit, code="rate_limited", retry_after=60 - now.second)
 
     async def now(self) -> dt.datetime:
         """Return the moment by Redis's clock, the one that decides what has expired."""
@@ -316,11 +316,11 @@ def _refusal(answer: str, quota: Quota, *, account_limit: int, machine_limit: in
         case "account":
             return SessionLimitReached(account_limit)
         case "key":
-            return QuotaReached(f"{quota.max_sessions} sessions at once", retry_after=30)
+            return QuotaReached("sessions at once", quota.max_sessions, retry_after=30)
         case "day":
-            return QuotaReached(f"{quota.max_sessions_per_day} sessions a day (UTC)", retry_after=60)
+            return QuotaReached("sessions a day (UTC)", quota.max_sessions_per_day, retry_after=60)
         case "month":
-            return QuotaReached(f"{quota.max_spend_per_month_usd:f} USD a month (UTC)", retry_after=60)
+            return QuotaReached("US dollars a month (UTC)", quota.max_spend_per_month_usd, retry_after=60)
         case _:
             return NoCapacity(machine_limit)
 
