@@ -23,6 +23,8 @@ class Engine:
 
     directory: Path
     process: subprocess.Popen[bytes] | None = None
+    containerd: subprocess.Popen[bytes] | None = None
+    """Apart from it, as packages install it: one that dockerd runs would be killed with it."""
 
     @property
     def host(self) -> str:
@@ -36,6 +38,7 @@ class Engine:
             "exec-root": self.directory / "exec",
             "pidfile": self.directory / "docker.pid",
             "host": self.host,
+            "containerd": self._address,
             "bridge": "none",
             "iptables": "false",
             "live-restore": str(live_restore).lower(),
@@ -45,6 +48,19 @@ class Engine:
             arguments = [f"--{name}={value}" for name, value in options.items()]
             self.process = subprocess.Popen(["dockerd", *arguments], stdout=log, stderr=log, start_new_session=True)
         assert processes.eventually(self.answers, START_SECONDS), (self.directory / "log").read_text()[-3000:]
+
+    def start_containerd(self) -> None:
+        """Start what starts its containers."""
+        places = {name: self.directory / f"containerd-{name}" for name in ("root", "state")}
+        options = [f"--{name}={place}" for name, place in places.items()]
+        with (self.directory / "log").open("ab") as log:
+            command = ["containerd", *options, f"--address={self._address}"]
+            self.containerd = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        assert processes.eventually(self._address.exists, START_SECONDS)
+
+    @property
+    def _address(self) -> Path:
+        return self.directory / "containerd.sock"
 
     def answers(self) -> bool:
         """Whether it takes a request."""
@@ -67,6 +83,9 @@ class Engine:
         """End it, and what it has left running and mounted."""
         if self.process is not None and self.process.poll() is None:
             self.stop()
+        if self.containerd is not None:
+            self.containerd.terminate()
+            self.containerd.wait(timeout=START_SECONDS)
         for pid in processes.with_command(str(self.directory)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -83,6 +102,7 @@ def engine(image: str) -> Iterator[Engine]:
     with servers.short_directory() as directory:
         built = Engine(directory)
         try:
+            built.start_containerd()
             built.start(live_restore=True)
             built.load(image)
             yield built

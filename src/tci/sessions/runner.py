@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tci.errors import KernelFailed, SessionNotFound
+from tci.errors import KernelFailed, SandboxFailed, SessionNotFound
 from tci.kernel.client import KernelClient, MessageLost
 from tci.kernel.output_buffer import OutputBuffer, Outputs
 from tci.kernel.zmtp import ConnectionLost
@@ -100,13 +100,24 @@ class Runner:
             usage = await self._usage(session, usage)
             if task.done():
                 return await self._ended(session, task, outputs), usage
-            status = await self._driver.inspect(session.sandbox_id)
+            status = await self._look(session)
             if status is None or not status.is_running:
                 return await self._bury(session, status, outputs), usage
 
+    async def _look(self, session: Session) -> SandboxStatus | None:
+        """Look at the sandbox. An engine that does not answer, say since it restarts, tells of no death."""
+        try:
+            return await self._driver.inspect(session.sandbox_id)
+        except SandboxFailed:
+            log.warning("A sandbox can't be looked at while it runs code", session_id=session.id)
+            return SandboxStatus(is_running=True)
+
     async def _usage(self, session: Session, last: Usage) -> Usage:
-        """Measure now; of a sandbox that is gone the last figures stand."""
-        return await self._driver.usage(session.sandbox_id) or last
+        """Measure now; of a sandbox that is gone, or can't be looked at, the last figures stand."""
+        try:
+            return await self._driver.usage(session.sandbox_id) or last
+        except SandboxFailed:
+            return last
 
     async def _ended(self, session: Session, task: asyncio.Task[bool], outputs: OutputBuffer) -> Verdict:
         if task.cancelled():  # somebody ended the session, or its time was over: its connection was closed
