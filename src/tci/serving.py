@@ -97,10 +97,10 @@ def _run_worker(settings: Settings, listener: socket.socket, *, ends_sessions: b
     return 0 if server.started and api.state.is_clean else 1
 
 
-def run_child(settings: Settings, descriptor: int) -> int:
+def run_child(settings: Settings, *, descriptor: int, supervisor: int) -> int:
     """Serve as one of several workers, on the socket that the supervisor opened; end when it dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:  # it died before the line above
+    if os.getppid() != supervisor:  # it died before the line above
         return 1
     with socket.socket(fileno=descriptor) as listener:
         return _run_worker(settings, listener, ends_sessions=False)
@@ -139,7 +139,8 @@ def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:
 
 def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
     descriptor = listener.fileno()
-    command = [sys.executable, "-m", "tci", "serve", "--descriptor", str(descriptor)]
+    inherited = ["--descriptor", str(descriptor), "--supervisor", str(os.getpid())]
+    command = [sys.executable, "-m", "tci", "serve", *inherited]
     # Ctrl-C in a terminal reaches the whole foreground group; workers are told by their supervisor.
     return subprocess.Popen(command, pass_fds=[descriptor], start_new_session=True)
 

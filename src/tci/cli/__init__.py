@@ -53,12 +53,13 @@ def main() -> None:
 def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve; they share everything.")] = 1,
     descriptor: Annotated[int | None, typer.Option(hidden=True)] = None,
+    supervisor: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Serve the API in the foreground until SIGINT or SIGTERM."""
     settings = Settings()
     configure_logging(settings.log_level)
     if descriptor is not None:  # a worker of a supervisor, which has looked already
-        sys.exit(serving.run_child(settings, descriptor))
+        sys.exit(serving.run_child(settings, descriptor=descriptor, supervisor=supervisor))
     asyncio.run(_check(settings))
     sys.exit(serving.serve(settings, workers=workers))
 
