@@ -35,6 +35,9 @@ RESTART_SECONDS = 0.2, 5.0
 STEADY_SECONDS = 30.0
 """A worker that lived so long was well; the next pause is the first again."""
 
+WELL_ENDED = frozenset({0, -signal.SIGTERM})
+"""Exit statuses of workers at a stop; one that was just being started dies of the signal."""
+
 CLOSE_SECONDS = 30.0
 """How long a worker may take, once no request runs, to close what it has open."""
 
@@ -147,7 +150,8 @@ def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
 
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
     try:
-        return 0 if worker.wait(timeout=max(0, give_up - time.monotonic())) == 0 else 1
+        status = worker.wait(timeout=max(0, give_up - time.monotonic()))
+        return 0 if status in WELL_ENDED else 1
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
