@@ -16,12 +16,15 @@ from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
+from tci.sessions.pool import WarmPool
 from tci.sessions.reaper import Reaper
+from tci.sessions.sandboxes import Sandboxes
 from tci.sessions.service import SessionService
 from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
 from tci.storage.lease_store import LeaseStore
+from tci.storage.pool_store import PoolStore
 from tci.storage.readiness import Readiness
 from tci.storage.redis_client import open_redis
 from tci.storage.session_store import SessionStore
@@ -49,6 +52,7 @@ class Parts:
     store: SessionStore
     sessions: SessionService
     usage: UsageStore
+    pool: WarmPool
     reaper: Reaper
     outbox: Outbox
     readiness: Readiness
@@ -71,17 +75,25 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         stack.callback(gates.close_all)
         keepers = Keepers(settings.keepers_dir)
         stack.callback(keepers.close)
-        opener = SessionOpener(
+        policy = effective_policy(settings)
+        sandboxes = Sandboxes(
             settings=settings,
             driver=driver,
-            sessions=store,
-            leases=leases,
             keepers=keepers,
             gates=gates,
-            policy=effective_policy(settings),
+            policy=policy,
             sockets=sockets,
             deployment=deployment,
         )
+        pool = WarmPool(
+            settings=settings,
+            sandboxes=sandboxes,
+            store=PoolStore(redis, deployment=deployment),
+            leases=leases,
+            policy=policy,
+        )
+        stack.callback(pool.close)
+        opener = SessionOpener(settings=settings, sandboxes=sandboxes, pool=pool, sessions=store, leases=leases)
         outbox = Outbox()
         stack.push_async_callback(outbox.close)
         service = SessionService(
@@ -90,6 +102,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sessions=store,
             leases=leases,
             turns=TurnStore(redis, deployment=deployment),
+            sandboxes=sandboxes,
             opener=opener,
             outbox=outbox,
         )
@@ -98,7 +111,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             settings=settings,
             driver=driver,
             service=service,
-            opener=opener,
+            sandboxes=sandboxes,
+            pool=pool,
             keepers=keepers,
             sessions=store,
             leases=leases,
@@ -108,6 +122,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             store=store,
             sessions=service,
             usage=UsageStore(engine),
+            pool=pool,
             reaper=reaper,
             outbox=outbox,
             readiness=Readiness(engine, redis),
@@ -150,6 +165,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 parts.sessions.turnstile.run(),
                 parts.sessions.run_sweep(),
                 parts.outbox.run(),
+                parts.pool.run(),
                 run_proxy(settings),
             )
             async with running(*loops):

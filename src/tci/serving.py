@@ -150,8 +150,7 @@ def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
 
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
     try:
-        status = worker.wait(timeout=max(0, give_up - time.monotonic()))
-        return 0 if status in WELL_ENDED else 1
+        return 0 if worker.wait(timeout=max(0, give_up - time.monotonic())) in WELL_ENDED else 1
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()

@@ -1,5 +1,6 @@
 """Everything an operator may set, with its default and unit. `.env.example` is compared with it by a test."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -72,6 +73,15 @@ class Settings(BaseSettings):
     max_sessions_per_account: int = Field(100, gt=0, description="Live sessions that one account may have.")
     max_sandboxes: int | None = Field(
         None, gt=0, description="Sandboxes on this machine; empty: its memory divided by 200 MiB."
+    )
+    pool_size: int = Field(
+        2, ge=0, description="Sandboxes that are kept ready for new sessions, at least; 0: none, each is launched."
+    )
+    pool_max_size: int = Field(
+        10, ge=0, description="Sandboxes that are kept ready, at most, while many new sessions are asked for."
+    )
+    max_launches: int | None = Field(
+        None, gt=0, description="Sandboxes that each process launches at once; empty: one for each processor."
     )
     reap_interval_seconds: float = Field(
         1.0, gt=0, description="Time between two looks for expired sessions, in seconds."
@@ -174,6 +184,11 @@ class Settings(BaseSettings):
     def is_embedded(self) -> bool:
         """Whether the database is the embedded one."""
         return self.sql_url.startswith("sqlite")
+
+    @property
+    def launches(self) -> int:
+        """How many sandboxes each process launches at once; more at once make each of them slower."""
+        return self.max_launches or max(2, os.cpu_count() or 2)
 
     @property
     def keeps_sessions(self) -> bool:

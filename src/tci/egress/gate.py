@@ -73,6 +73,14 @@ class Gates:
         """Whether the directories that are shown to sandboxes hold certificates."""
         return self._ca_bundle is not None
 
+    def prepare(self, sandbox_id: str, policy: EgressPolicy) -> Path | None:
+        """Return the directory to show a sandbox, in which its gate will be; None where its policy lets nothing out."""
+        if policy is EgressPolicy.NONE:
+            return None
+        directory = self._run_dir / sandbox_id / "egress"
+        self._make_directory(directory)  # not in a thread, which would go on after a cancellation
+        return directory
+
     async def open(self, sandbox_id: str, policy: EgressPolicy) -> Path | None:
         """Listen for a sandbox and return the directory to show it; None where its policy lets nothing out.
 
@@ -82,7 +90,7 @@ class Gates:
             return None
         directory = self._run_dir / sandbox_id / "egress"
         if sandbox_id not in self._gates:
-            self._make_directory(directory)  # not in a thread, which would go on after a cancellation
+            self.prepare(sandbox_id, policy)
             path = f"{self._sockets}/{sandbox_id}/egress/{PROXY_SOCKET}"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108 (of a service that was killed)

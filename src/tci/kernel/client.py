@@ -47,6 +47,15 @@ class KernelClient:
             if connection is not None:
                 connection.close()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the lasting connections have been made, and the kernel has not closed them."""
+        return all(connection is not None and connection.is_open for connection in (self._shell, self._iopub))
+
+    async def connect(self) -> None:
+        """Make the lasting connections; raises ConnectionLost, and waits for ever: set a deadline."""
+        await self._connected()
+
     async def wait_until_ready(self) -> None:
         """Return once the kernel publishes to us and has run one empty execution. Waits for ever: set a deadline."""
         await self.execute("", OutputBuffer(limit=1024), is_silent=True)

@@ -87,6 +87,18 @@ class Connection:
             raise
         return connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side has closed the connection, as far as is known here without waiting."""
+        if self._socket.fileno() < 0:
+            return False
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Drop the connection; who waits for it is cancelled."""
         if self._socket.fileno() < 0:

@@ -11,8 +11,9 @@ from tci.errors import ServiceError, SetupError, Unavailable
 from tci.ids import random_text
 from tci.sandbox.driver import SandboxDriver
 from tci.sandbox.keepers import Keepers
-from tci.sessions.opener import SessionOpener
+from tci.sessions.pool import WarmPool
 from tci.sessions.runner import reason_of_death
+from tci.sessions.sandboxes import Sandboxes
 from tci.sessions.service import SessionService
 from tci.settings import Settings
 from tci.storage.lease_store import LeaseStore
@@ -38,7 +39,8 @@ class Reaper:
         settings: Settings,
         driver: SandboxDriver,
         service: SessionService,
-        opener: SessionOpener,
+        sandboxes: Sandboxes,
+        pool: WarmPool,
         keepers: Keepers,
         sessions: SessionStore,
         leases: LeaseStore,
@@ -46,7 +48,8 @@ class Reaper:
         self._settings = settings
         self._driver = driver
         self._service = service
-        self._opener = opener
+        self._sandboxes = sandboxes
+        self._pool = pool
         self._keepers = keepers
         self._sessions = sessions
         self._leases = leases
@@ -105,27 +108,28 @@ class Reaper:
             except BaseException:
                 self._keepers.let_go(sandbox_id)  # for the next pass, or another process
                 raise
-        for sandbox_id in self._keepers.kept - self._opener.launching:
+        for sandbox_id in self._keepers.kept - self._sandboxes.launching:
             if not self._directory(sandbox_id).exists():
-                await self._opener.clear(sandbox_id)
+                await self._sandboxes.clear(sandbox_id)
 
     async def _adopt(self, sandbox_id: str) -> None:
         session = await self._sessions.find(sandbox_id)
         if session is None or not session.is_live:
             log.warning("Destroying orphan", sandbox_id=sandbox_id)
-            await self._opener.clear(sandbox_id)
+            await self._sandboxes.clear(sandbox_id)
         elif session.answered_at is None:
             # Whoever opened it died before its caller heard its id: nobody will ever use it, and nobody pays.
             await self._service.end(session, EndReason.LOST)
         else:
             log.info("Taking over", session_id=session.id, sandbox_id=sandbox_id)
-            await self._opener.take_over(session)
+            await self._sandboxes.take_over(session)
 
     async def reconcile(self) -> None:
         """Compare what is recorded with what runs and with Redis: lost sessions are ended, orphans destroyed."""
         # What runs, and what has a place, is looked at first: what is opened in between is then never seen as extra.
+        pooled = await self._pool.ids()
         running = await self._driver.list_sandboxes()
-        launching = self._opener.launching  # now: what is recorded later in this pass is not in `live`
+        launching = self._sandboxes.launching  # now: what is recorded later in this pass is not in `live`
         places = await self._leases.places()
         live = await self._sessions.list_live()
         for session in live:
@@ -134,11 +138,12 @@ class Reaper:
             if (status is None or not status.is_running) and not self._service.is_busy(session.id):
                 await self._service.end(session, reason_of_death(status))
             elif status is not None:
-                await self._opener.take_over(session)
-        for sandbox_id in running - {session.sandbox_id for session in live} - launching:
+                await self._sandboxes.take_over(session)
+        pooled |= await self._pool.ids()  # before and after: one that is claimed in between is no orphan either
+        for sandbox_id in running - {session.sandbox_id for session in live} - launching - pooled:
             if self._keepers.keep(sandbox_id):  # or else another process is launching it
                 log.warning("Destroying orphan", sandbox_id=sandbox_id)
-                await self._opener.clear(sandbox_id)
+                await self._sandboxes.clear(sandbox_id)
         await self._leases.restore(await self._sessions.list_live())
         await self._free(places - {session.id for session in live})
         if not await self._leases.is_current():
@@ -158,13 +163,14 @@ class Reaper:
 
     async def _clear_ended(self) -> None:
         """Clear away what this process keeps although its session has ended."""
-        kept = self._keepers.kept - self._opener.launching  # before the look: what is opened meanwhile is not in it
+        kept = self._keepers.kept - self._sandboxes.launching  # before the look: what is opened meanwhile is not in it
         for sandbox_id in kept - await self._sessions.live_sandboxes():
-            await self._opener.clear(sandbox_id)
+            await self._sandboxes.clear(sandbox_id)
 
     async def end_all(self) -> None:
-        """End every live session, so that nothing is left running behind."""
+        """End every live session and empty the pool, so that nothing is left running behind."""
         failed = False
+        await self._pool.drain()
         for session in await self._sessions.list_live():
             try:
                 await self._service.end(session, EndReason.SHUTDOWN)

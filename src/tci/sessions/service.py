@@ -13,6 +13,7 @@ from tci.sessions.connections import Connections
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.runner import Result, Runner
+from tci.sessions.sandboxes import Sandboxes
 from tci.sessions.session import Execution
 from tci.sessions.turnstile import Turnstile
 from tci.settings import Settings
@@ -41,15 +42,17 @@ class SessionService:
         sessions: SessionStore,
         leases: LeaseStore,
         turns: TurnStore,
+        sandboxes: Sandboxes,
         opener: SessionOpener,
         outbox: Outbox,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._leases = leases
+        self._sandboxes = sandboxes
         self._opener = opener
         self._outbox = outbox
-        self._connections = Connections(opener.connect)
+        self._connections = Connections(lambda session: sandboxes.connect(session.sandbox_id, session.kernel_key))
         self.turnstile = Turnstile(turns, max_waiting=settings.max_waiting)
         self._runner = Runner(settings=settings, driver=driver, end=self.end)
         self._running: set[asyncio.Task[object]] = set()
@@ -148,7 +151,7 @@ class SessionService:
         """End a session and its sandbox, and return why it ended: if it had already, the first reason stands."""
         recorded = await self._outbox.write(lambda: self._sessions.end(session.id, reason), patience_seconds=0)
         self._connections.drop(session.id)
-        await self._opener.clear(session.sandbox_id)
+        await self._sandboxes.clear(session.sandbox_id)
         log.info("Ended session", session_id=session.id, account=session.account, reason=(recorded or reason).name)
         # Its place may be given back later: what matters is that its sandbox is gone.
         await self._outbox.write(lambda: self._give_back(session, reason), patience_seconds=0)

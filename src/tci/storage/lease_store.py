@@ -143,6 +143,12 @@ class LeaseStore:
                 raise _refusal(answer.decode(), quota, account_limit=account_limit, machine_limit=machine_limit)
             guess = now
 
+    async def extend(self, session_id: str, window: dt.timedelta) -> None:
+        """Keep the place of a session that is not open yet for so long from now; does nothing if it was given back."""
+        until = _ms(await self.now() + window)
+        with translated():
+            await self._redis.zadd(self._key("sessions"), {session_id: until}, xx=True)
+
     async def confirm(self, session: Session, *, price_usd: Decimal) -> None:
         """Keep the place of a session that is recorded, until it expires, and count its bill. May be repeated."""
         bill = Bill(session.id, session.account_id, session.key_id, price_usd, session.started_at, is_waived=False)
