@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,8 +119,11 @@ def prepared() -> Callable[[str], None]:
 
 
 @contextmanager
-def serving(driver: str, data_dir: Path, **settings: object) -> Iterator[Service]:
-    """Run the service on a fresh data directory; what it leaves behind fails the test."""
+def serving(driver: str, data_dir: Path, arguments: Sequence[str] = (), **settings: object) -> Iterator[Service]:
+    """Run the service on a data directory; what it leaves behind fails the test.
+
+    Without a pool, unless the settings say otherwise: filling it takes the processor from tests that don't need it.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
     data_dir.chmod(0o700)
     if not (data_dir / "environments").exists() and (CACHE / "environments").exists():
@@ -128,13 +131,17 @@ def serving(driver: str, data_dir: Path, **settings: object) -> Iterator[Service
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = {"sandbox": driver, "port": port, "bootstrap_api_key": KEY, **settings}
+    options = {"sandbox": driver, "port": port, "bootstrap_api_key": KEY, "pool_size": 0, **settings}
     environment = clean_environment(data_dir, **options)
     run_tci("migrate", environment=environment)
     log = data_dir / "service.log"
     with log.open("ab") as log_file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tci", "serve"], env=environment, stdout=log_file, stderr=log_file, cwd=data_dir
+            [sys.executable, "-m", "tci", "serve", *arguments],
+            env=environment,
+            stdout=log_file,
+            stderr=log_file,
+            cwd=data_dir,
         )
     service = Service(f"http://127.0.0.1:{port}", KEY, driver, data_dir, environment, process, log)
     try:
@@ -172,7 +179,7 @@ def driver(request: pytest.FixtureRequest, prepared: Callable[[str], None]) -> s
 @pytest.fixture(scope="session")
 def service(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with default settings, on each driver."""
-    with serving(driver, tmp_path_factory.mktemp(f"service-{driver}") / "data") as running:
+    with serving(driver, tmp_path_factory.mktemp(f"service-{driver}") / "data", pool_size=2) as running:
         yield running
 
 
