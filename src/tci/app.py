@@ -10,18 +10,22 @@ import structlog
 from fastapi import FastAPI
 
 from tci.api import document, failure, middleware, routes
-from tci.egress.gate import Gates
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
+from tci.sandbox.keepers import Keepers
 from tci.sessions.opener import SessionOpener
+from tci.sessions.outbox import Outbox
 from tci.sessions.reaper import Reaper
 from tci.sessions.service import SessionService
 from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
-from tci.storage.lease_store import LeaseStore, open_redis
+from tci.storage.lease_store import LeaseStore
+from tci.storage.readiness import Readiness
+from tci.storage.redis_client import open_redis
 from tci.storage.session_store import SessionStore
+from tci.storage.turn_store import TurnStore
 
 log = structlog.get_logger()
 
@@ -32,6 +36,7 @@ class State(TypedDict):
     accounts: AccountStore
     sessions: SessionService
     settings: Settings
+    readiness: Readiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class Parts:
     store: SessionStore
     sessions: SessionService
     reaper: Reaper
-    gates: Gates
+    outbox: Outbox
+    readiness: Readiness
 
 
 @asynccontextmanager
@@ -60,20 +66,43 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         sockets = stack.enter_context(short_path(settings.run_dir))
         gates = make_gates(settings, sockets=sockets)
         stack.callback(gates.close_all)
+        keepers = Keepers(settings.data_dir / "keepers")
+        stack.callback(keepers.close)
         opener = SessionOpener(
             settings=settings,
             driver=driver,
             sessions=store,
             leases=leases,
+            keepers=keepers,
             gates=gates,
             policy=effective_policy(settings),
             sockets=sockets,
             deployment=deployment,
         )
-        service = SessionService(settings=settings, driver=driver, sessions=store, leases=leases, opener=opener)
+        outbox = Outbox()
+        stack.push_async_callback(outbox.close)
+        service = SessionService(
+            settings=settings,
+            driver=driver,
+            sessions=store,
+            leases=leases,
+            turns=TurnStore(redis, deployment=deployment),
+            opener=opener,
+            outbox=outbox,
+        )
         stack.callback(service.close)
-        reaper = Reaper(settings=settings, driver=driver, service=service, opener=opener, sessions=store, leases=leases)
-        yield Parts(accounts=AccountStore(engine), store=store, sessions=service, reaper=reaper, gates=gates)
+        reaper = Reaper(
+            settings=settings,
+            driver=driver,
+            service=service,
+            opener=opener,
+            keepers=keepers,
+            sessions=store,
+            leases=leases,
+        )
+        accounts = AccountStore(engine)
+        readiness = Readiness(engine, redis)
+        yield Parts(accounts=accounts, store=store, sessions=service, reaper=reaper, outbox=outbox, readiness=readiness)
 
 
 @asynccontextmanager
@@ -88,8 +117,11 @@ async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
                 task.cancel()
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the ASGI application; nothing is opened before its lifespan begins."""
+def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
+    """Return the ASGI application; nothing is opened before its lifespan begins.
+
+    `ends_sessions`: whether every session ends with it, and not only this process.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -99,13 +131,28 @@ def create_app(settings: Settings) -> FastAPI:
         if policy is not settings.egress:
             log.warning("Squid is not installed: code reaches no network, not even the package index")
         async with open_parts(settings) as parts:
-            await parts.reaper.reconcile()  # be right before being ready
-            loops = (parts.reaper.run_reap(), parts.reaper.run_reconcile(), run_proxy(settings, parts.gates))
+            await parts.reaper.tend()  # be right before being ready
+            await parts.reaper.reconcile()
+            loops = (
+                parts.reaper.run_reap(),
+                parts.reaper.run_reconcile(),
+                parts.reaper.run_tend(),
+                parts.sessions.turnstile.run(),
+                parts.sessions.run_sweep(),
+                parts.outbox.run(),
+                run_proxy(settings),
+            )
             async with running(*loops):
-                yield {"accounts": parts.accounts, "sessions": parts.sessions, "settings": settings}
-            if settings.is_embedded:
-                app.state.is_clean = False
+                yield {
+                    "accounts": parts.accounts,
+                    "sessions": parts.sessions,
+                    "settings": settings,
+                    "readiness": parts.readiness,
+                }
+                await parts.sessions.settle()
+            if ends_sessions:
                 await parts.reaper.end_all()
+            await parts.reaper.let_go()
             app.state.is_clean = True
 
     app = FastAPI(
@@ -114,6 +161,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
     app.include_router(routes.router, responses=document.FAILURES)

@@ -1,23 +1,18 @@
 """The command line: a second front door to the same objects."""
 
 import asyncio
-import fcntl
-import resource
 import signal
-import socket
 import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 from pydantic import ValidationError
 
-from tci import guard
-from tci.api.protocol import BoundedHttp
-from tci.app import create_app, open_parts
+from tci import guard, serving
+from tci.app import open_parts
 from tci.doctor.run import examine
 from tci.door.door import serve_door
 from tci.egress.open import effective_policy, serve_proxy
@@ -28,7 +23,7 @@ from tci.settings import EgressPolicy, Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import migrate as migrate_database
 from tci.storage.database import open_database, require_current_schema
-from tci.storage.lease_store import open_redis
+from tci.storage.redis_client import open_redis
 from tci.storage.session_store import EndReason
 
 DEFAULT_ACCOUNT = "default"
@@ -54,64 +49,17 @@ def main() -> None:
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve; they share everything.")] = 1,
+    descriptor: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Serve the API in the foreground until SIGINT or SIGTERM."""
     settings = Settings()
     configure_logging(settings.log_level)
+    if descriptor is not None:  # a worker of a supervisor, which has looked already
+        sys.exit(serving.run_child(settings, descriptor))
     asyncio.run(_check(settings))
-    # Each session takes a few descriptors, and its way out up to 64 more; the usual 1,024 are for programs that poll.
-    _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    api = create_app(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            api,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=10,
-            http=BoundedHttp,
-            ws="none",
-        )
-    )
-    # uvicorn raises the signal that stopped it once more at its end; by then all is closed, and that is success.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0 if api.state.is_clean else 1))
-    with _listening(settings) as listener, _only_one(settings):
-        server.run(sockets=[listener])
-    if not server.started:
-        sys.exit(1)
-
-
-@contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    """Hold the data directory's lock: two services on one embedded database would end each other's sessions."""
-    if not settings.is_embedded:
-        yield
-        return
-    with (settings.data_dir / "serve.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"Another 'tci serve' uses {settings.data_dir}. Set TCI_DATA_DIR to another one."
-            ) from None
-        yield
-
-
-@contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """Take the address before anything else is opened: a service that can't serve must not touch the sessions."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        address = f"{settings.host}:{settings.port}"
-        raise SetupError(f"Can't listen on {address}: {error.strerror}. Set TCI_HOST or TCI_PORT.") from error
-    with listener:
-        yield listener
+    sys.exit(serving.serve(settings, workers=workers))
 
 
 async def _check(settings: Settings) -> None:

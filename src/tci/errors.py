@@ -7,9 +7,11 @@
     ├── SessionNotFound              404 session_not_found
     ├── BodyTooLarge                 413 body_too_large
     ├── SessionLimitReached          429 quota_exceeded
+    ├── QuotaReached                 429 quota_exceeded, or rate_limited for executions a minute
     ├── TooManyWaiting               429 rate_limited
     ├── NoCapacity                   503 no_capacity
     ├── Unavailable                  503 unavailable
+    ├── Stopping                     503 unavailable
     └── SandboxFailed                500 sandbox_failed
         ├── LaunchTimeout            504 sandbox_timeout
         └── KernelFailed             502 kernel_failed
@@ -101,6 +103,19 @@ class SessionLimitReached(ServiceError):
         )
 
 
+class QuotaReached(ServiceError):
+    """The key has used up what it may."""
+
+    status = 429
+    code = "quota_exceeded"
+    type = "rate_limit_error"
+
+    def __init__(self, quota: str, limit: object, *, retry_after: int, code: str = "quota_exceeded") -> None:
+        super().__init__(f"This API key has used up its quota of {quota}: {limit}. Ask the operator for more, or wait.")
+        self.retry_after = retry_after
+        self.code = code
+
+
 class TooManyWaiting(ServiceError):
     """As many calls wait for their turn in the session as may."""
 
@@ -133,6 +148,17 @@ class Unavailable(ServiceError):
 
     def __init__(self, part: str) -> None:
         super().__init__(f"{part} does not answer. Nothing was run; try again soon.")
+
+
+class Stopping(ServiceError):
+    """The service stops, and could not finish the request before."""
+
+    status = 503
+    code = "unavailable"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("The service is stopping. Send the request again in a moment.")
 
 
 class SandboxFailed(ServiceError):

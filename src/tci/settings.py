@@ -44,7 +44,20 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port that the service listens on; 0 takes a free one.")
     data_dir: Path = Field(Path(".tci"), description="Directory of the embedded database, sockets and environments.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; empty: an SQLite file in TCI_DATA_DIR.")
+    database_pool_size: int = Field(10, gt=0, description="Connections to PostgreSQL that each process keeps, at most.")
     redis_url: SecretStr | None = Field(None, description="Redis URL; empty: an embedded Valkey in TCI_DATA_DIR.")
+    keep_sessions: bool | None = Field(
+        None,
+        description="Whether sessions outlive a stop; empty: with a server database yes, with the embedded one no.",
+    )
+    stop_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="Time that running requests have to end at a stop; then they are interrupted, in seconds.",
+    )
+    drain_seconds: float = Field(
+        0.0, ge=0, description="Time for which a stopping service goes on serving while /ready says no, in seconds."
+    )
     sandbox: SandboxChoice = Field(SandboxChoice.AUTO, description="Driver: auto, docker or bubblewrap.")
     bootstrap_api_key: SecretStr | None = Field(None, description="A key of this value is made at start-up.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -154,8 +167,13 @@ class Settings(BaseSettings):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the database is the embedded one: then sessions end with the service."""
+        """Whether the database is the embedded one."""
         return self.sql_url.startswith("sqlite")
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether sessions outlive a stop of the service."""
+        return not self.is_embedded if self.keep_sessions is None else self.keep_sessions
 
     @property
     def sandbox_capacity(self) -> int:

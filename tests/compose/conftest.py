@@ -161,7 +161,7 @@ def traces_of(stack: Stack) -> list[str]:
     left += said(["docker", "volume", "ls", "--quiet", "--filter", label]).split()
     sandboxes = said(["docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.Mounts}}"]).splitlines()
     left += [sandbox for sandbox in sandboxes if f"{stack.data}/" in sandbox]
-    return left + [str(path) for path in (stack.data / "run").iterdir()]
+    return left + [str(path) for name in ("run", "keepers") for path in (stack.data / name).iterdir()]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from tci.ids import new_sandbox_id, new_session_id, random_text
 from tci.settings import Settings
 from tci.storage.account_store import AccountStore, Caller
 from tci.storage.database import migrate, open_database
-from tci.storage.lease_store import LeaseStore, open_redis
+from tci.storage.lease_store import LeaseStore
+from tci.storage.redis_client import open_redis
 from tci.storage.session_store import Session, SessionStore
 from tests.storage import servers
 
@@ -101,4 +102,5 @@ def new_session(caller: Caller, *, age_minutes: float = 0) -> Session:
         last_execute_at=started_at,
         expires_at=started_at + dt.timedelta(hours=1),
         execute_count=0,
+        key_id=caller.key_id,
     )

@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tci.storage.account_store import AccountStore
+from tci.storage.account_store import AccountStore, Quota
 from tci.storage.tables import accounts as accounts_table
 from tci.storage.tables import api_keys
 
@@ -45,7 +46,20 @@ async def test_revoked_key_is_nobody_and_others_go_on(accounts: AccountStore) ->
 
 async def test_two_keys_of_a_name_are_one_account(accounts: AccountStore) -> None:
     callers = [await accounts.authenticate(await accounts.create_key(name)) for name in ("ada", "ada", "bob")]
-    assert callers[0] == callers[1] != callers[2]
+    ids = [(caller.account_id, caller.key_id) for caller in callers if caller is not None]
+    assert ids == [(1, 1), (1, 2), (2, 3)]
+
+
+async def test_key_keeps_its_rights_and_takes_other_bounds(accounts: AccountStore) -> None:
+    quota = Quota(1, 20, Decimal("9.990001"), 60)
+    key = await accounts.create_key("ada", is_admin=True, quota=quota)
+    caller = await accounts.authenticate(key)
+    assert caller is not None
+    assert (caller.is_admin, caller.quota) == (True, quota)
+    assert caller.key_id is not None
+    assert await accounts.set_quota(caller.key_id, Quota(max_sessions=3))
+    assert [listed.quota for listed in await accounts.list_keys()] == [Quota(max_sessions=3)]
+    assert not await accounts.set_quota(4711, Quota())
 
 
 async def test_given_value_is_a_key_once(accounts: AccountStore) -> None:

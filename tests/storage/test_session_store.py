@@ -38,7 +38,23 @@ async def test_opened_session_is_billed_once_and_exactly(
     session = new_session(caller)
     await store.open(session, price_usd=PRICE)
     [bill] = await rows(engine, ledger)
-    assert tuple(bill) == (session.id, caller.account_id, PRICE, STARTED_AT)
+    assert tuple(bill) == (session.id, caller.account_id, PRICE, STARTED_AT, caller.key_id, None)
+
+
+@pytest.mark.parametrize("reason", EndReason)
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "unanswered"])
+async def test_end_by_our_fault_before_an_answer_is_waived(
+    store: SessionStore, caller: Caller, engine: AsyncEngine, reason: EndReason, is_answered: bool
+) -> None:
+    session = new_session(caller)
+    await store.open(session, price_usd=PRICE)
+    if is_answered:
+        await store.count_execution(session.id, STARTED_AT)
+    assert await store.end(session.id, reason) is reason
+    [bill] = await rows(engine, ledger)
+    ours = reason in {EndReason.SHUTDOWN, EndReason.LOST, EndReason.FAILED}
+    assert (bill.waived_at is not None) == (ours and not is_answered)
+    assert bill.amount_usd == PRICE
 
 
 async def test_opened_twice_is_billed_once(store: SessionStore, caller: Caller, engine: AsyncEngine) -> None:
@@ -67,7 +83,7 @@ async def test_session_of_no_account_is_neither_recorded_nor_billed(store: Sessi
 async def test_unknown_session_is_none(store: SessionStore) -> None:
     assert await store.get("ses_unknown") is None
     assert await store.get("") is None
-    assert not await store.end("ses_unknown", EndReason.ENDED)
+    await store.end("ses_unknown", EndReason.ENDED)
 
 
 async def test_live_sessions_are_listed_newest_first(
@@ -90,7 +106,7 @@ async def test_executions_are_counted_one_by_one(store: SessionStore, caller: Ca
     await store.open(session, price_usd=PRICE)
     at = STARTED_AT + dt.timedelta(minutes=3)
     assert [await store.count_execution(session.id, at) for _ in range(3)] == [1, 2, 3]
-    assert await store.get(session.id) == replace(session, execute_count=3, last_execute_at=at)
+    assert await store.get(session.id) == replace(session, execute_count=3, last_execute_at=at, answered_at=at)
 
 
 async def test_executions_at_once_are_all_counted(store: SessionStore, caller: Caller) -> None:
@@ -109,7 +125,7 @@ async def test_ended_session_keeps_its_first_reason(store: SessionStore, caller:
     assert not first.is_live
     assert first.end_reason == EndReason.TIMEOUT
     assert first.ended_at is not None
-    assert not await store.end(session.id, EndReason.EXPIRED)
+    assert await store.end(session.id, EndReason.EXPIRED) is EndReason.TIMEOUT
     assert await store.get(session.id) == first
 
 
@@ -117,14 +133,14 @@ async def test_ended_at_once_ends_once(store: SessionStore, caller: Caller) -> N
     session = new_session(caller)
     await store.open(session, price_usd=PRICE)
     ended = await asyncio.gather(*(store.end(session.id, reason) for reason in EndReason))
-    assert sum(ended) == 1
+    assert len(set(ended)) == 1, "all are told the first reason"
 
 
 @pytest.mark.parametrize("reason", list(EndReason))
 async def test_every_reason_fits_its_column(store: SessionStore, caller: Caller, reason: EndReason) -> None:
     session = new_session(caller)
     await store.open(session, price_usd=PRICE)
-    assert await store.end(session.id, reason)
+    assert await store.end(session.id, reason) is reason
 
 
 async def test_deployment_is_named_once(store: SessionStore, engine: AsyncEngine) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from tci.errors import ServiceError
+from tci.errors import ServiceError, Stopping
 
 log = structlog.get_logger()
 
@@ -71,7 +71,12 @@ class LongAnswer(Response):
                 log.info("Client left")
                 return
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
-            await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:  # the server stops and waits no longer; an answer must not end in its middle
+                work.cancel()
+                await _finish(send, self._render_late(Stopping()))
+                raise
         try:
             body = work.result()
         except ServiceError as error:

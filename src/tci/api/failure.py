@@ -101,12 +101,6 @@ def on_bug() -> JSONResponse:
     return failure(status, "The service failed. Its log says why.", code="internal_error", type="server_error")
 
 
-def on_stop() -> JSONResponse:
-    """Render what a request gets that the service could not finish before it stopped."""
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    return failure(status, "The service is stopping.", code="unavailable", type="server_error", retry_after=5)
-
-
 def install(app: FastAPI) -> None:
     """Make every failure of the app leave in this form."""
     app.add_exception_handler(ServiceError, on_service_error)

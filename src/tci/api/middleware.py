@@ -7,8 +7,8 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tci.api.failure import on_bug, on_service_error, on_stop
-from tci.errors import BodyTooLarge
+from tci.api.failure import on_bug, on_service_error
+from tci.errors import BodyTooLarge, Stopping
 from tci.ids import random_text
 
 log = structlog.get_logger()
@@ -57,7 +57,8 @@ class RequestId:
                 await self._app(scope, receive, send_with_id)
             except asyncio.CancelledError:  # the server stops and waits no longer
                 if not has_begun:
-                    await on_stop()(scope, receive, send_with_id)
+                    refusal = await on_service_error(Request(scope), Stopping())
+                    await refusal(scope, receive, send_with_id)
             except Exception:
                 log.exception("Bug")
                 if has_begun:

@@ -18,9 +18,10 @@ from tci.api.models import (
     late_failure,
     sessions_envelope,
 )
-from tci.errors import InvalidApiKey, InvalidRequest
+from tci.errors import InvalidApiKey, InvalidRequest, Stopping
 from tci.sessions.service import SessionService
 from tci.storage.account_store import AccountStore, Caller
+from tci.storage.readiness import Readiness
 
 router = APIRouter(prefix="/tci", tags=["Code Interpreter"])
 
@@ -107,3 +108,12 @@ async def list_sessions(caller: CallerDep, service: ServiceDep) -> SessionsEnvel
 async def get_health() -> JSONResponse:
     """Answer as soon as the service serves."""
     return JSONResponse({"status": "ok"}, status_code=HTTPStatus.OK)
+
+
+@health.get("/ready")
+async def get_ready(request: Request) -> JSONResponse:
+    """Answer whether requests should be sent here; no while the service stops or its database is away."""
+    if request.app.state.is_stopping:
+        raise Stopping
+    readiness: Readiness = request.state.readiness
+    return JSONResponse({"status": "ready", **await readiness.look()})

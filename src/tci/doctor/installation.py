@@ -13,7 +13,8 @@ from tci.errors import SetupError, Unavailable
 from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
-from tci.storage.lease_store import LeaseStore, open_redis
+from tci.storage.lease_store import LeaseStore
+from tci.storage.redis_client import open_redis
 
 CLOCK_SECONDS = 2.0
 """How far the clocks of two servers may be apart: sessions would end early or late by that."""

@@ -172,7 +172,7 @@ async def _bench(settings: Settings) -> AsyncIterator[Bench]:
             sockets = stack.enter_context(short_path(mine.run_dir))
             gates = make_gates(mine, sockets=sockets)
             stack.callback(gates.close_all)
-            await stack.enter_async_context(_beside(run_proxy(mine, gates)))
+            await stack.enter_async_context(_beside(run_proxy(mine)))
             yield Bench(mine, deployment, driver, gates, sockets)
     finally:
         shutil.rmtree(mine.data_dir, ignore_errors=True)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,8 +59,10 @@ class Gate:
 class Gates:
     """Every gate of this process."""
 
-    def __init__(self, *, proxy: Proxy | None, run_dir: Path, sockets: str, ca_bundle: Path | None) -> None:
-        self._proxy = proxy
+    def __init__(
+        self, *, find_proxy: Callable[[], Proxy | None], run_dir: Path, sockets: str, ca_bundle: Path | None
+    ) -> None:
+        self._find_proxy = find_proxy
         self._run_dir = run_dir
         self._sockets = sockets
         self._ca_bundle = ca_bundle
@@ -69,10 +72,6 @@ class Gates:
     def has_ca(self) -> bool:
         """Whether the directories that are shown to sandboxes hold certificates."""
         return self._ca_bundle is not None
-
-    def use(self, proxy: Proxy) -> None:
-        """Send what comes from now on to this proxy."""
-        self._proxy = proxy
 
     async def open(self, sandbox_id: str, policy: EgressPolicy) -> Path | None:
         """Listen for a sandbox and return the directory to show it; None where its policy lets nothing out.
@@ -136,10 +135,11 @@ class Gates:
 
     async def _relay(self, policy: EgressPolicy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if self._proxy is None:
+            proxy = self._find_proxy()
+            if proxy is None:
                 raise ConnectionRefusedError
             async with asyncio.timeout(CONNECT_SECONDS):
-                back, forth = await asyncio.open_connection(self._proxy.host, self._proxy.ports[policy])
+                back, forth = await asyncio.open_connection(proxy.host, proxy.ports[policy])
         except (OSError, TimeoutError):
             await _answer(writer, "503 The proxy of this server does not answer now: try again")
             return

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tci.egress.gate import Gates, Proxy
-from tci.egress.squid import Squid, find_squid
+from tci.egress.squid import Squid, find_squid, published_proxy
 from tci.errors import SetupError
 from tci.settings import EgressPolicy, Settings
 
@@ -27,27 +27,34 @@ def effective_policy(settings: Settings) -> EgressPolicy:
 
 def make_gates(settings: Settings, *, sockets: str) -> Gates:
     """Return gates that listen in the run directory, of which `sockets` is a short name."""
-    proxy = _elsewhere(settings.egress_proxy) if settings.egress_proxy else None
-    return Gates(proxy=proxy, run_dir=settings.run_dir, sockets=sockets, ca_bundle=trusted(settings))
+    elsewhere = _elsewhere(settings.egress_proxy) if settings.egress_proxy else None
+
+    def find_proxy() -> Proxy | None:  # looked up for each connection: Squid listens elsewhere after a restart
+        return elsewhere or published_proxy(_directory(settings))
+
+    return Gates(find_proxy=find_proxy, run_dir=settings.run_dir, sockets=sockets, ca_bundle=trusted(settings))
 
 
-async def run_proxy(settings: Settings, gates: Gates) -> None:
+async def run_proxy(settings: Settings) -> None:
     """Keep the proxy behind the gates running for ever, where it is this service's to run."""
     if not settings.egress_proxy and effective_policy(settings) is not EgressPolicy.NONE:
-        await _squid(settings).run(gates.use)
+        await _squid(settings).run()
 
 
 async def serve_proxy(settings: Settings, *, address: str, port: int) -> None:
     """Keep a proxy running for services elsewhere: `packages` on this port, `open` on the next."""
-    await _squid(settings, listen=(address, port)).run(lambda _proxy: None)
+    await _squid(settings, listen=(address, port)).run()
 
 
 def _squid(settings: Settings, *, listen: tuple[str, int] | None = None) -> Squid:
     program = find_squid()
     if program is None:
         raise SetupError("Squid is not installed (apt-get install squid).")
-    directory = settings.data_dir / "egress"
-    return Squid(program, directory=directory, hosts=hosts(settings), ports=ports(settings), listen=listen)
+    return Squid(program, directory=_directory(settings), hosts=hosts(settings), ports=ports(settings), listen=listen)
+
+
+def _directory(settings: Settings) -> Path:
+    return settings.data_dir / "egress"
 
 
 def trusted(settings: Settings) -> Path | None:

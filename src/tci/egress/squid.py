@@ -1,15 +1,20 @@
-"""Runs Squid and starts it again when it ends: the proxy of a service on one machine."""
+"""Runs Squid and starts it again when it ends: the proxy of all services on one data directory.
+
+One of their processes runs it, the one that holds a lock; where it listens stands in a file for all of them.
+"""
 
 import asyncio
 import contextlib
+import fcntl
+import json
 import os
 import pwd
 import shutil
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import structlog
 
@@ -26,6 +31,11 @@ STEADY_SECONDS = 10.0
 """A Squid that ran so long was well; the next pause is the first again."""
 
 STOP_SECONDS = 5.0
+
+LOCK_SECONDS = 0.5
+"""How often another process looks whether Squid has lost its owner."""
+
+ADDRESS_FILE = "address.json"
 
 LOCAL = "127.0.0.1"
 
@@ -59,15 +69,21 @@ class Squid:
         """Address and first port, where others are to find it; None: the loopback, and ports that are free."""
         self._said: deque[str] = deque(maxlen=20)
 
-    async def run(self, use: Callable[[Proxy], None]) -> None:
-        """Keep Squid running for ever, and say at each start where it listens; ends it when cancelled."""
-        pause = RESTART_SECONDS[0]
+    async def run(self) -> None:
+        """Keep Squid running for ever, once no other process does; ends it when cancelled."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._kill_stale()
+        with (self._directory / "lock").open("w") as lock:
+            while not _try_lock(lock):  # noqa: ASYNC110 (the lock of another process sets no event)
+                await asyncio.sleep(LOCK_SECONDS)
+            self._kill_stale()
+            await self._run()
+
+    async def _run(self) -> None:
+        pause = RESTART_SECONDS[0]
         while True:
             started = asyncio.get_running_loop().time()
             try:
-                await self._run_once(use)
+                await self._run_once()
             except OSError as error:
                 self._said.append(str(error))
             if asyncio.get_running_loop().time() - started > STEADY_SECONDS:
@@ -76,7 +92,7 @@ class Squid:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RESTART_SECONDS[1])
 
-    async def _run_once(self, use: Callable[[Proxy], None]) -> None:
+    async def _run_once(self) -> None:
         config = self._config()
         path = self._directory / "squid.conf"
         path.write_text(config.text())
@@ -89,7 +105,7 @@ class Squid:
             # Ctrl-C in a terminal reaches the whole foreground group; Squid is ended by us, after the sessions.
             start_new_session=True,
         )
-        use(Proxy(config.address, {EgressPolicy.PACKAGES: config.packages_port, EgressPolicy.OPEN: config.open_port}))
+        _publish(self._directory, config)
         try:
             assert process.stderr is not None  # noqa: S101 (it is a pipe)
             async for line in process.stderr:
@@ -123,6 +139,29 @@ class Squid:
             if str(self._directory / "squid.conf").encode() in command.split(b"\0"):
                 os.kill(pid, signal.SIGKILL)
         (self._directory / "squid.pid").unlink(missing_ok=True)
+
+
+def published_proxy(directory: Path) -> Proxy | None:
+    """Return where the Squid of a directory listens, or None where none has been started."""
+    try:
+        host, packages_port, open_port = json.loads((directory / ADDRESS_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return Proxy(host, {EgressPolicy.PACKAGES: packages_port, EgressPolicy.OPEN: open_port})
+
+
+def _publish(directory: Path, config: SquidConfig) -> None:
+    part = directory / f"{ADDRESS_FILE}.part"
+    part.write_text(json.dumps([config.address, config.packages_port, config.open_port]))
+    part.rename(directory / ADDRESS_FILE)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -2,17 +2,18 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from decimal import Decimal
 
 import structlog
 
 from tci.egress.gate import Gates
-from tci.errors import LaunchTimeout, SandboxFailed
+from tci.errors import LaunchTimeout, SandboxFailed, ServiceError, Unavailable
 from tci.ids import new_sandbox_id, new_session_id
 from tci.kernel.client import KernelClient, MessageLost, wait_for_sockets
 from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver, SandboxSpec
+from tci.sandbox.keepers import Keepers
 from tci.sandbox.spec import new_spec
 from tci.settings import EgressPolicy, Settings
 from tci.storage.account_store import Caller
@@ -23,6 +24,9 @@ log = structlog.get_logger()
 
 DEATH_CHECK_SECONDS = 0.25
 """How often a starting sandbox is looked at, so that one that died is not waited for."""
+
+CLEARING_SECONDS = 30
+"""How long a failed launch may take to be cleared away, its place still taken."""
 
 MESSAGE_SLACK_BYTES = 1024**2
 """What a message may weigh beyond the outputs' limit: its headers and the JSON around them."""
@@ -38,6 +42,7 @@ class SessionOpener:
         driver: SandboxDriver,
         sessions: SessionStore,
         leases: LeaseStore,
+        keepers: Keepers,
         gates: Gates,
         policy: EgressPolicy,
         sockets: str,
@@ -47,6 +52,7 @@ class SessionOpener:
         self._driver = driver
         self._sessions = sessions
         self._leases = leases
+        self._keepers = keepers
         self._gates = gates
         self._policy = policy
         self._sockets = sockets
@@ -55,7 +61,7 @@ class SessionOpener:
 
     @property
     def launching(self) -> frozenset[str]:
-        """Sandboxes that run and are not recorded yet: not orphans."""
+        """Sandboxes of this process that run and are not recorded yet: not orphans."""
         return frozenset(self._launching)
 
     async def open(self, caller: Caller, files: Mapping[str, bytes]) -> tuple[Session, KernelClient]:
@@ -63,26 +69,33 @@ class SessionOpener:
 
         Raises SessionLimitReached, NoCapacity, Unavailable, SandboxFailed, LaunchTimeout or InvalidFile.
         """
-        session_id = new_session_id()
-        ttl = dt.timedelta(seconds=self._settings.session_ttl_seconds)
+        session_id, price = new_session_id(), Decimal(self._settings.session_price_usd)
         started_at = await self._leases.reserve(
             session_id,
-            account_id=caller.account_id,
-            ttl=ttl,
+            caller=caller,
+            window=dt.timedelta(seconds=self._settings.launch_timeout_seconds + CLEARING_SECONDS),
+            price_usd=price,
             account_limit=self._settings.max_sessions_per_account,
             machine_limit=self._settings.sandbox_capacity,
         )
         try:
-            return await self._open(caller, session_id, files, started_at, ttl)
+            session, kernel = await self._open(caller, session_id, files, started_at, price)
         except BaseException:
-            await asyncio.shield(self._leases.release(session_id, account_id=caller.account_id))
+            await asyncio.shield(_if_possible(self._leases.abandon(session_id)))
             raise
+        try:
+            await self._leases.confirm(session, price_usd=price)
+        except Unavailable:  # it is recorded, so Redis will learn of it
+            log.warning("Redis is away: a session was not counted yet", session_id=session_id)
+        log.info("Opened session", session_id=session_id, account=caller.account, sandbox_id=session.sandbox_id)
+        return session, kernel
 
     async def _open(
-        self, caller: Caller, session_id: str, files: Mapping[str, bytes], started_at: dt.datetime, ttl: dt.timedelta
+        self, caller: Caller, session_id: str, files: Mapping[str, bytes], started_at: dt.datetime, price: Decimal
     ) -> tuple[Session, KernelClient]:
         sandbox_id, policy = new_sandbox_id(), self._policy.narrowed(caller.egress)
         self._launching.add(sandbox_id)
+        self._keepers.keep(sandbox_id)
         try:
             spec = new_spec(
                 self._settings,
@@ -102,36 +115,42 @@ class SessionOpener:
                 kernel_key=spec.kernel_key,
                 started_at=started_at,
                 last_execute_at=started_at,
-                expires_at=started_at + ttl,
+                expires_at=started_at + dt.timedelta(seconds=self._settings.session_ttl_seconds),
                 execute_count=0,
                 egress=policy,
+                key_id=caller.key_id,
             )
-            await self._sessions.open(session, price_usd=Decimal(self._settings.session_price_usd))
+            await self._sessions.open(session, price_usd=price)
         except BaseException:
             # Shielded: a caller who leaves in the middle must not leave a sandbox behind.
-            self._gates.close(sandbox_id)
-            await asyncio.shield(self._driver.destroy(sandbox_id))
+            await asyncio.shield(_if_possible(self.clear(sandbox_id)))
             raise
         finally:
             self._launching.discard(sandbox_id)
-        log.info("Opened session", session_id=session_id, account=caller.account, sandbox_id=sandbox_id)
         return session, kernel
 
-    def connect(self, sandbox_id: str, kernel_key: str) -> KernelClient:
-        """Return a client of a running sandbox's kernel."""
+    def connect(self, session: Session) -> KernelClient:
+        """Return a client of a running session's kernel."""
+        return self._connect(session.sandbox_id, session.kernel_key)
+
+    async def take_over(self, session: Session) -> None:
+        """Become the keeper of a session that another process opened, and listen for it; not if it has a keeper."""
+        if self._keepers.keep(session.sandbox_id):
+            await self._gates.open(session.sandbox_id, self._policy.narrowed(session.egress))
+
+    async def clear(self, sandbox_id: str) -> None:
+        """Let nothing more out of a sandbox, end it, and remove its traces; raises SandboxFailed."""
+        self._gates.close(sandbox_id)
+        self._keepers.let_go(sandbox_id)  # if the engine fails now, whoever finds it tries again
+        await self._driver.destroy(sandbox_id)
+        self._keepers.forget(sandbox_id)
+
+    def _connect(self, sandbox_id: str, kernel_key: str) -> KernelClient:
         return KernelClient(
             directory=f"{self._sockets}/{sandbox_id}",
             key=kernel_key,
             max_message_bytes=self._settings.max_output_bytes + MESSAGE_SLACK_BYTES,
         )
-
-    async def reopen_gate(self, session: Session) -> None:
-        """Listen again for a session that another process opened; does nothing where its gate is open."""
-        await self._gates.open(session.sandbox_id, self._policy.narrowed(session.egress))
-
-    def close_gate(self, sandbox_id: str) -> None:
-        """Let nothing more out of a sandbox that is about to end."""
-        self._gates.close(sandbox_id)
 
     async def _launch(self, spec: SandboxSpec) -> KernelClient:
         """Start a sandbox and return a client of its kernel once that has run something."""
@@ -142,7 +161,7 @@ class SessionOpener:
                 await self._driver.launch(spec)
                 death = group.create_task(self._raise_on_death(spec.sandbox_id), name="watch starting sandbox")
                 await wait_for_sockets(spec.socket_directory)
-                kernel = self.connect(spec.sandbox_id, spec.kernel_key)
+                kernel = self._connect(spec.sandbox_id, spec.kernel_key)
                 await self._wait_until_ready(kernel)
                 await self._driver.seal(spec)
                 death.cancel()
@@ -172,3 +191,11 @@ class SessionOpener:
                 code = status.exit_code if status else None
                 message = f"The sandbox ended while it was starting (exit status {code})."
                 raise SandboxFailed(message)
+
+
+async def _if_possible(clearing: Awaitable[None]) -> None:
+    """Clear away after a failure, which is what the caller must hear of, not of this."""
+    try:
+        await clearing
+    except ServiceError:
+        log.warning("What a failed launch left is cleared away later", exc_info=True)

@@ -27,8 +27,10 @@ DEATH_LOOKS, DEATH_LOOK_SECONDS = 15, 0.1
 
 NO_USAGE = Usage(cpu=dt.timedelta(), peak_memory_bytes=0)
 
-End = Callable[[Session, EndReason], Awaitable[None]]
-"""Ends a session, its sandbox included."""
+NOT_A_DEATH = frozenset({EndReason.EXPIRED, EndReason.ENDED, EndReason.SHUTDOWN, EndReason.CLIENT_LEFT})
+
+End = Callable[[Session, EndReason], Awaitable[EndReason]]
+"""Ends a session, its sandbox included, and returns why it ended: another may have been first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,7 @@ class Runner:
 
     async def _ended(self, session: Session, task: asyncio.Task[bool], outputs: OutputBuffer) -> Verdict:
         if task.cancelled():  # somebody ended the session, or its time was over: its connection was closed
-            how = "expired" if session.expires_at <= dt.datetime.now(dt.UTC) else "was ended"
-            outputs.conclude(f"SessionEnded: the session {how} while it ran the code.")
-            return Verdict.INTERRUPTED
+            return _ended_by_others(session, outputs)
         try:
             return Verdict.OK if task.result() else Verdict.ERROR
         except MessageLost:
@@ -165,14 +165,14 @@ class Runner:
         """Raise SessionNotFound if the sandbox died between two calls: the code must not meet a blank kernel."""
         status = await self._driver.inspect(session.sandbox_id)
         if status is None or not status.is_running:
-            reason = reason_of_death(status)
-            await self._end(session, reason)
+            reason = await self._end(session, reason_of_death(status))
             raise SessionNotFound(session.id, reason=reason)
 
     async def _bury(self, session: Session, status: SandboxStatus | None, outputs: OutputBuffer) -> Verdict:
         """End a session whose sandbox died under a run, and say why."""
-        reason = reason_of_death(status)
-        await self._end(session, reason)
+        reason = await self._end(session, reason_of_death(status))
+        if reason in NOT_A_DEATH:  # another process ended it, and its sandbox with it
+            return _ended_by_others(session, outputs)
         if reason is EndReason.OUT_OF_MEMORY:
             limit = self._settings.sandbox_memory_bytes // 1024**2
             text = f"MemoryError: the session used more than its limit of {limit} MiB of memory and was ended."
@@ -182,6 +182,12 @@ class Runner:
         text = f"KernelDied: the kernel ended while it ran the code{code}; its session was ended."
         outputs.conclude(text)
         return Verdict.KERNEL_DIED
+
+
+def _ended_by_others(session: Session, outputs: OutputBuffer) -> Verdict:
+    how = "expired" if session.expires_at <= dt.datetime.now(dt.UTC) else "was ended"
+    outputs.conclude(f"SessionEnded: the session {how} while it ran the code.")
+    return Verdict.INTERRUPTED
 
 
 def reason_of_death(status: SandboxStatus | None) -> EndReason:

@@ -1,35 +1,119 @@
 """Lets the calls of one session through one at a time, in order of arrival, and turns away those beyond a limit."""
 
 import asyncio
+import contextlib
+import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-from tci.errors import TooManyWaiting
+from tci.errors import TooManyWaiting, Unavailable
+from tci.ids import random_text
+from tci.storage.turn_store import PATIENCE, Place, TurnStore
+
+LOOK_SECONDS = 0.01, 0.1
+"""How often a call looks whether those of other processes are done: at first, and after some time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A call's turn in a session."""
+
+    now: dt.datetime
+    """The moment by Redis's clock; while Redis is away, by this machine's."""
+    has_waited: bool
+    """Whether anything may have happened in the session since the call came."""
+
+
+@dataclass(slots=True)
+class Queue:
+    """The calls of this process in one session."""
+
+    arrival: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a ticket is taken, so that tickets have the order of arrival."""
+    service: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tickets: list[str] = field(default_factory=list)
+    present: int = 0
 
 
 class Turnstile:
-    """One queue for each session that has any call."""
+    """One queue for each session that has any call: first among the calls of this process, then among all.
 
-    def __init__(self, *, max_waiting: int) -> None:
+    While Redis is away the first must do: the kernel itself runs one thing at a time, only the order is lost.
+    """
+
+    def __init__(self, turns: TurnStore, *, max_waiting: int) -> None:
+        self._turns = turns
         self._max_waiting = max_waiting
-        self._queues: dict[str, asyncio.Lock] = {}
-        self._present: dict[str, int] = {}
+        self._queues: dict[str, Queue] = {}
 
     def is_busy(self, session_id: str) -> bool:
-        """Whether any call is in the session's queue or served."""
-        return session_id in self._present
+        """Whether any call of this process is in the session's queue or served."""
+        return session_id in self._queues
 
     @asynccontextmanager
-    async def turn(self, session_id: str) -> AsyncIterator[None]:
-        """Wait for a turn in the session; raises TooManyWaiting at once if the queue is full."""
-        present = self._present.get(session_id, 0)
-        if present > self._max_waiting:  # one is served, the others wait
+    async def turn(self, session_id: str, *, is_new: bool = False) -> AsyncIterator[Turn]:
+        """Wait for a turn in the session; raises TooManyWaiting at once if the queue is full.
+
+        Of a session that is new nobody else knows, so nobody else is asked.
+        """
+        queue = self._queues.setdefault(session_id, Queue())
+        if queue.present > self._max_waiting:  # one is served, the others wait
             raise TooManyWaiting(self._max_waiting)
-        self._present[session_id] = present + 1
+        queue.present += 1
+        ticket = random_text(16)
         try:
-            async with self._queues.setdefault(session_id, asyncio.Lock()):
-                yield
+            async with queue.arrival:
+                place = None if is_new else await self._take(queue, session_id, ticket)
+            # Nothing is awaited between the two locks, so the order stays that of the tickets.
+            has_waited = queue.service.locked() or bool(place and place.before)
+            async with queue.service:
+                if has_waited and place:
+                    place = await self._wait(session_id, ticket)
+                yield Turn(place.now if place else dt.datetime.now(dt.UTC), has_waited)
+                # Before the next one of this process looks.
+                await asyncio.shield(self._give_back(queue, session_id, ticket))
         finally:
-            self._present[session_id] -= 1
-            if not self._present[session_id]:
-                del self._present[session_id], self._queues[session_id]
+            await asyncio.shield(self._give_back(queue, session_id, ticket))
+            queue.present -= 1
+            if not queue.present:
+                self._queues.pop(session_id, None)
+
+    async def run(self) -> None:
+        """Show the tickets of this process for ever, so that they are not taken for a dead one's."""
+        while True:
+            await asyncio.sleep(PATIENCE.total_seconds() / 4)
+            tickets = [(name, ticket) for name, queue in self._queues.items() for ticket in queue.tickets]
+            for session_id, ticket in tickets:
+                with contextlib.suppress(Unavailable):
+                    await self._turns.show(session_id, ticket)
+
+    async def _take(self, queue: Queue, session_id: str, ticket: str) -> Place | None:
+        try:
+            place = await self._turns.show(session_id, ticket, max_waiting=self._max_waiting)
+        except Unavailable:
+            return None
+        if place.before is None:
+            raise TooManyWaiting(self._max_waiting)
+        queue.tickets.append(ticket)
+        return place
+
+    async def _wait(self, session_id: str, ticket: str) -> Place | None:
+        """Return once no ticket is before this one; None if Redis has gone."""
+        pause, longest = LOOK_SECONDS
+        while True:
+            try:
+                place = await self._turns.show(session_id, ticket)
+            except Unavailable:
+                return None
+            if not place.before:
+                return place
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _give_back(self, queue: Queue, session_id: str, ticket: str) -> None:
+        if ticket not in queue.tickets:
+            return
+        queue.tickets.remove(ticket)
+        with contextlib.suppress(Unavailable):  # then it is nobody's soon
+            await self._turns.give_back(session_id, [ticket])

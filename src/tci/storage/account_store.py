@@ -3,18 +3,35 @@
 import datetime as dt
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tci.ids import new_api_key
 from tci.settings import EgressPolicy
+from tci.storage.database import reading, writing
 from tci.storage.tables import accounts, api_keys
 
 PREFIX_LENGTH = 8
 """Characters of a key that are kept readable, so that its owner can tell keys apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a key may use; None: no bound of its own."""
+
+    max_sessions: int | None = None
+    """Live at once."""
+    max_sessions_per_day: int | None = None
+    """Days and months are those of UTC."""
+    max_spend_per_month_usd: Decimal | None = None
+    max_executions_per_minute: int | None = None
+
+
+NO_QUOTA = Quota()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +42,10 @@ class Caller:
     account: str
     egress: EgressPolicy | None = None
     """What the key lets its sessions reach at most; None: what the service allows."""
+    key_id: int | None = None
+    is_admin: bool = False
+    """Whether the key may look at every account."""
+    quota: Quota = NO_QUOTA
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +58,8 @@ class ApiKey:
     created_at: dt.datetime
     revoked_at: dt.datetime | None
     egress: str | None
+    is_admin: bool = False
+    quota: Quota = NO_QUOTA
 
 
 class AccountStore:
@@ -53,32 +76,46 @@ class AccountStore:
         """
         digest = _digest(key)
         query = (
-            select(api_keys.c.digest, api_keys.c.egress, accounts.c.id, accounts.c.name)
+            select(api_keys, accounts.c.name)
             .join(accounts, accounts.c.id == api_keys.c.account_id)
             .where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
         )
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             row = (await db.execute(query)).first()
         if row is None or not hmac.compare_digest(row.digest, digest):
             return None
         return Caller(
-            account_id=row.id, account=row.name, egress=None if row.egress is None else EgressPolicy(row.egress)
+            account_id=row.account_id,
+            account=row.name,
+            egress=None if row.egress is None else EgressPolicy(row.egress),
+            key_id=row.id,
+            is_admin=row.is_admin,
+            quota=_quota(row),
         )
 
-    async def create_key(self, account: str, *, value: str | None = None, egress: EgressPolicy | None = None) -> str:
+    async def create_key(
+        self,
+        account: str,
+        *,
+        value: str | None = None,
+        egress: EgressPolicy | None = None,
+        is_admin: bool = False,
+        quota: Quota = NO_QUOTA,
+    ) -> str:
         """Make a key for the account, which is made too if it is new, and return the key.
 
         A given value that is a key already is left as it is, revoked or not.
         """
         key = value or new_api_key()
+        rights: dict[str, object] = {"egress": egress, "is_admin": is_admin, **asdict(quota)}
         try:
-            return await self._create_key(account, key, egress)
+            return await self._create_key(account, key, rights)
         except IntegrityError:  # another process has just made the account, or this very key
-            return await self._create_key(account, key, egress)
+            return await self._create_key(account, key, rights)
 
-    async def _create_key(self, account: str, key: str, egress: EgressPolicy | None) -> str:
+    async def _create_key(self, account: str, key: str, rights: dict[str, object]) -> str:
         now = dt.datetime.now(dt.UTC)
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             if (await db.execute(select(api_keys.c.id).where(api_keys.c.digest == _digest(key)))).first():
                 return key
             account_id = await _account_id(db, account, now)
@@ -87,25 +124,51 @@ class AccountStore:
                 "prefix": key[: min(PREFIX_LENGTH, len(key) // 4)],
                 "digest": _digest(key),
                 "created_at": now,
-                "egress": egress,
+                **rights,
             }
             await db.execute(insert(api_keys).values(row))
         return key
 
     async def list_keys(self) -> list[ApiKey]:
         """Return every key, oldest first."""
-        key = api_keys.c
-        columns = (key.id, accounts.c.name, key.prefix, key.created_at, key.revoked_at, key.egress)
-        query = select(*columns).join(accounts, accounts.c.id == api_keys.c.account_id).order_by(api_keys.c.id)
-        async with self._engine.connect() as db:
-            return [ApiKey(*row) for row in await db.execute(query)]
+        query = (
+            select(api_keys, accounts.c.name)
+            .join(accounts, accounts.c.id == api_keys.c.account_id)
+            .order_by(api_keys.c.id)
+        )
+        async with reading(self._engine) as db:
+            return [_api_key(row) for row in await db.execute(query)]
+
+    async def set_quota(self, key_id: int, quota: Quota) -> bool:
+        """Give a key other bounds; return whether there is such a key."""
+        change = update(api_keys).where(api_keys.c.id == key_id).values(asdict(quota))
+        async with writing(self._engine) as db:
+            return (await db.execute(change)).rowcount == 1
 
     async def revoke_key(self, key_id: int) -> bool:
         """Revoke a key; return whether it was valid until now."""
         change = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             result = await db.execute(change.values(revoked_at=dt.datetime.now(dt.UTC)))
         return result.rowcount == 1
+
+
+def _quota(row: Row[tuple[object, ...]]) -> Quota:
+    columns = row._mapping  # noqa: SLF001 (the documented way to a row's columns by name)
+    return Quota(**{field.name: columns[field.name] for field in fields(Quota)})
+
+
+def _api_key(row: Row[tuple[object, ...]]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        account=row.name,
+        prefix=row.prefix,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+        egress=row.egress,
+        is_admin=row.is_admin,
+        quota=_quota(row),
+    )
 
 
 async def _account_id(db: AsyncConnection, name: str, now: dt.datetime) -> int:

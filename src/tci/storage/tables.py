@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    false,
 )
 from sqlalchemy.types import TypeEngine
 from typing_extensions import override
@@ -96,6 +98,11 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     Column("egress", String(16)),
+    Column("is_admin", Boolean, nullable=False, server_default=false()),
+    Column("max_sessions", Integer),
+    Column("max_sessions_per_day", Integer),
+    Column("max_spend_per_month_usd", Amount),
+    Column("max_executions_per_minute", Integer),
 )
 
 sessions = Table(
@@ -112,6 +119,8 @@ sessions = Table(
     Column("egress", String(16), nullable=False, server_default="none"),
     Column("ended_at", UtcDateTime),
     Column("end_reason", String(40)),
+    Column("key_id", ForeignKey("api_keys.id")),
+    Column("answered_at", UtcDateTime),
     Index("ix_sessions_account_id_ended_at_started_at", "account_id", "ended_at", "started_at"),
     Index("ix_sessions_ended_at", "ended_at"),
 )
@@ -123,6 +132,9 @@ ledger = Table(
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("amount_usd", Amount, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("key_id", ForeignKey("api_keys.id")),
+    Column("waived_at", UtcDateTime),
     Index("ix_ledger_account_id_created_at", "account_id", "created_at"),
+    Index("ix_ledger_created_at", "created_at"),
 )
-"""One row per billed session; the primary key makes billing twice impossible."""
+"""One row per session; the primary key makes billing twice impossible. A waived one costs nothing: we failed it."""

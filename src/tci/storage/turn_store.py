@@ -1,0 +1,77 @@
+"""Whose turn it is in each session, in Redis: calls of one session are served one at a time, whoever serves them."""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tci.storage.redis_client import translated
+
+PATIENCE = dt.timedelta(seconds=15)
+"""A ticket that nobody has shown for so long was a dead process's."""
+
+SHOW = """
+local queue, shown, ticket, most = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[3])
+local patience = tonumber(ARGV[2])
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+for _, dead in ipairs(redis.call('ZRANGE', shown, '-inf', '(' .. (ms - patience), 'BYSCORE')) do
+  redis.call('ZREM', queue, dead)
+  redis.call('ZREM', shown, dead)
+end
+if not redis.call('ZSCORE', queue, ticket) then
+  if most >= 0 and redis.call('ZCARD', queue) > most then return {-1, ms} end
+  local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')
+  redis.call('ZADD', queue, last[2] and last[2] + 1 or 0, ticket)
+end
+redis.call('ZADD', shown, ms, ticket)
+redis.call('PEXPIRE', queue, 2 * patience)
+redis.call('PEXPIRE', shown, 2 * patience)
+return {redis.call('ZRANK', queue, ticket), ms}
+"""
+"""Takes a ticket, or shows it again; returns how many are before it, or -1 if too many wait, and Redis's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a ticket stands."""
+
+    before: int | None
+    """Calls that come first; None: the queue is full and the ticket was not taken."""
+    now: dt.datetime
+    """The moment by Redis's clock."""
+
+
+class TurnStore:
+    """One queue of tickets for each session that has any call."""
+
+    def __init__(self, redis: Redis, *, deployment: str) -> None:
+        self._redis = redis
+        self._prefix = f"tci:{deployment}:turn"
+        self._show = redis.register_script(SHOW)
+
+    def _keys(self, session_id: str) -> list[str]:
+        return [f"{self._prefix}:{session_id}", f"{self._prefix}:{session_id}:shown"]
+
+    async def show(self, session_id: str, ticket: str, *, max_waiting: int | None = None) -> Place:
+        """Take a ticket, or show one again, which keeps it; raises Unavailable.
+
+        A ticket that is new is refused where more than `max_waiting` are there; None: it is not new, and kept anyway.
+        """
+        most = -1 if max_waiting is None else max_waiting
+        with translated():
+            before, ms = await self._show(
+                keys=self._keys(session_id), args=[ticket, int(PATIENCE.total_seconds() * 1000), most]
+            )
+        return Place(None if before < 0 else before, dt.datetime.fromtimestamp(ms / 1000, dt.UTC))
+
+    async def give_back(self, session_id: str, tickets: Iterable[str]) -> None:
+        """Let the next one pass."""
+        with translated():
+            pipe: Any = self._redis.pipeline()  # its methods are typed as if each had to be awaited
+            async with pipe:
+                for key in self._keys(session_id):
+                    pipe.zrem(key, *tickets)
+                await pipe.execute()
