@@ -146,7 +146,9 @@ def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
 
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
     try:
-        return 0 if worker.wait(timeout=max(0, give_up - time.monotonic())) == 0 else 1
+        status = worker.wait(timeout=max(0, give_up - time.monotonic()))
+        # One that had just been started did not listen to signals yet, and had nothing open.
+        return 0 if status in {0, -signal.SIGTERM} else 1
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()

@@ -84,11 +84,13 @@ class Chaos:
         try:
             yield
         except AssertionError as error:
-            self.complaints.append(f"a part did not come back: {error}")
+            self.complaints.append(f"a part did not end or come back as it should: {str(error)[-1000:]}")
         finally:
             self.load.stop()
         self.complaints += [f"a client crashed: {crash!r}" for crash in self.load.crashes]
         for instance in self.stack.instances:
+            if instance.process.poll() is not None:  # it is among the complaints
+                instance.launch()
             instance.wait_until_ready()
         self._look()
         self._balance()
