@@ -147,12 +147,11 @@ def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
     try:
         status = worker.wait(timeout=max(0, give_up - time.monotonic()))
-        # One that had just been started did not listen to signals yet, and had nothing open.
-        return 0 if status in {0, -signal.SIGTERM} else 1
     except subprocess.TimeoutExpired:
         worker.kill()
-        worker.wait()
-        return 1
+        status = worker.wait()
+    # A worker that had just been started did not listen to signals yet, and had nothing open.
+    return 0 if status in {0, -signal.SIGTERM} else 1
 
 
 async def _end_all(settings: Settings) -> None:
