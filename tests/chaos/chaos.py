@@ -115,13 +115,13 @@ class Chaos:
 
     def _look(self) -> None:
         """Ask every session that lives, by every replica, for its history."""
-        asker = Client(self.load, -1, Slot(), self.keys[0])
         before = len(self.load.calls)
         owners = dict(zip(self._accounts(), self.keys, strict=True))
         for number, row in enumerate(self._live()):
             asker = Client(self.load, -1 - number, Slot(), owners[row["key_id"]])
             for _ in range(2):
                 asker.call(row["id"], seconds=0, fails=False, patience=None)
+            asker.close()
         self.looks = self.load.calls[before:]
         self.complaints += [f"at the end: {look}" for look in self.looks if look.outcome is not Outcome.ANSWERED]
 
