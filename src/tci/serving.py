@@ -150,11 +150,11 @@ def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
 
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
     try:
-        return 0 if worker.wait(timeout=max(0, give_up - time.monotonic())) in WELL_ENDED else 1
+        status = worker.wait(timeout=max(0, give_up - time.monotonic()))
     except subprocess.TimeoutExpired:
         worker.kill()
-        worker.wait()
-        return 1
+        status = worker.wait()
+    return 0 if status in WELL_ENDED else 1
 
 
 async def _end_all(settings: Settings) -> None:

@@ -26,8 +26,8 @@ NOTICE_SECONDS = 5.0
 CLOCK_SECONDS = 1.0
 """How far two clocks of this machine's programs may be apart: Redis's, that of the books, and its milliseconds."""
 
-STOPS = frozenset({"service restarted"})
-"""Faults at which an execution may be interrupted, and a session of the embedded pair ends."""
+STOPS = frozenset({"service restarted", "service killed"})
+"""Faults at which an execution may be interrupted: workers whose supervisor was killed stop as if they were told to."""
 
 DEATHS = frozenset({EndReason.LOST, EndReason.KERNEL_DIED})
 
@@ -235,7 +235,8 @@ def _is_caused(books: Books, row: Row) -> bool:
             is_killed = any(fault.sandbox_id == row["sandbox_id"] for fault in books.faults)
             return is_killed or (reason is EndReason.LOST and row["answered_at"] is None)
         case EndReason.SHUTDOWN:
-            return any(fault.name in STOPS and fault.began <= ended for fault in books.faults)
+            stops = {fault.name for fault in books.faults if fault.name in STOPS and fault.began <= ended}
+            return "service restarted" in stops or (bool(stops) and row["answered_at"] is None)
         case _:
             return False
 

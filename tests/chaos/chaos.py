@@ -84,11 +84,13 @@ class Chaos:
         try:
             yield
         except AssertionError as error:
-            self.complaints.append(f"a part did not come back: {error}")
+            self.complaints.append(f"a part did not end or come back as it should: {str(error)[-1000:]}")
         finally:
             self.load.stop()
         self.complaints += [f"a client crashed: {crash!r}" for crash in self.load.crashes]
         for instance in self.stack.instances:
+            if instance.process.poll() is not None:  # it is among the complaints
+                instance.launch()
             instance.wait_until_ready()
         self._look()
         self._balance()
@@ -113,13 +115,13 @@ class Chaos:
 
     def _look(self) -> None:
         """Ask every session that lives, by every replica, for its history."""
-        asker = Client(self.load, -1, Slot(), self.keys[0])
         before = len(self.load.calls)
         owners = dict(zip(self._accounts(), self.keys, strict=True))
         for number, row in enumerate(self._live()):
             asker = Client(self.load, -1 - number, Slot(), owners[row["key_id"]])
             for _ in range(2):
                 asker.call(row["id"], seconds=0, fails=False, patience=None)
+            asker.close()
         self.looks = self.load.calls[before:]
         self.complaints += [f"at the end: {look}" for look in self.looks if look.outcome is not Outcome.ANSWERED]
 

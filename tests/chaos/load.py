@@ -92,6 +92,10 @@ class Client:
         while not self._load.is_over:
             self._call()
             self._load.wait(self._random.uniform(0.05, 0.6))
+        self.close()
+
+    def close(self) -> None:
+        """Drop its connections."""
         for http in self._https:
             http.close()
 

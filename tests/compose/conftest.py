@@ -146,8 +146,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def end_sessions(stack: Stack) -> None:
     """End what is live: with a server database, sessions outlive the service."""
-    listed = stack.inside("api", "tci", "sessions", "list").stdout.split("\n")
-    for line in filter(None, listed):
+    listed = stack.inside("api", "tci", "sessions", "list")
+    assert listed.returncode == 0, listed.stderr
+    for line in listed.stdout.splitlines():
         ended = stack.inside("api", "tci", "sessions", "end", line.split("\t")[0])
         assert ended.returncode == 0, ended.stderr
 
@@ -158,8 +159,9 @@ def traces_of(stack: Stack) -> list[str]:
     left = said(["docker", "ps", "--all", "--quiet", "--filter", label]).split()
     left += said(["docker", "network", "ls", "--quiet", "--filter", label]).split()
     left += said(["docker", "volume", "ls", "--quiet", "--filter", label]).split()
-    left += said(["docker", "ps", "--all", "--quiet", "--filter", f"volume={stack.data}"]).split()
-    return left + [str(path) for path in (stack.data / "run").iterdir()]
+    sandboxes = said(["docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.Mounts}}"]).splitlines()
+    left += [sandbox for sandbox in sandboxes if f"{stack.data}/" in sandbox]
+    return left + [str(path) for name in ("run", "keepers") for path in (stack.data / name).iterdir()]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import httpx
+import pytest
 
 from tci.kernel.launcher import PROXY_ADDRESS
 from tests.api.failures import assert_failure
@@ -194,3 +195,21 @@ def test_session_is_ended_by_one_replica_under_a_call_of_the_other(start_stack: 
     assert data["execution"]["verdict"] in {"interrupted", "kernel_died"}
     assert re.search("expired|ended", data["outputs"][-1]["data"]), data
     assert row(built, session_id)["end_reason"] == "expired"
+
+
+def test_client_that_leaves_a_call_behind_another_replicas_interrupts_none(
+    start_stack: Start, background: Background
+) -> None:
+    """Emptied, Redis has lost the tickets: both calls are in the kernel's own queue."""
+    built = start_stack()
+    first, second = built.instances
+    session_id = first.run("import time; runs = []")["session_id"]
+    running = background(post, first, "time.sleep(6); runs.append('first')", session_id)
+    time.sleep(1)
+    with built.redis_client() as client:
+        client.flushall()
+    body = {"code": "time.sleep(60); runs.append('second')", "language": "python", "session_id": session_id}
+    with pytest.raises(httpx.ReadTimeout):
+        second.post(body, timeout=2)
+    assert running.result().json()["data"]["execution"]["verdict"] == "ok"
+    assert stdout(post(first, "print(runs)", session_id)) == "['first']\n"
