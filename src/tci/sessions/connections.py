@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tci.kernel.client import KernelClient
 from tci.storage.session_store import Session
@@ -13,10 +13,10 @@ IDLE_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Connected:
-    """A kernel's client, and how far it has followed its session."""
+    """A kernel's client, and its session as this process last saw it."""
 
     kernel: KernelClient
-    execute_count: int
+    session: Session
     used_at: float
 
 
@@ -29,7 +29,12 @@ class Connections:
 
     def put(self, session: Session, kernel: KernelClient) -> None:
         """Keep the client of a session that has just been opened."""
-        self._connected[session.id] = Connected(kernel, session.execute_count, _now())
+        self._connected[session.id] = Connected(kernel, session, _now())
+
+    def known(self, session_id: str) -> Session | None:
+        """Return a session as this process last saw it: others may have served or ended it since."""
+        found = self._connected.get(session_id)
+        return found.session if found else None
 
     def get(self, session: Session) -> KernelClient:
         """Return a client that has seen all that the kernel published, or a new one.
@@ -38,7 +43,7 @@ class Connections:
         process served the session would have all of that before the next answer, or would miss some of the answer.
         """
         found = self._connected.get(session.id)
-        if found is not None and found.execute_count == session.execute_count:
+        if found is not None and found.session.execute_count == session.execute_count:
             found.used_at = _now()
             return found.kernel
         self.drop(session.id)
@@ -46,10 +51,12 @@ class Connections:
         self.put(session, kernel)
         return kernel
 
-    def has_followed(self, session_id: str, execute_count: int) -> None:
-        """Note that a client has seen its session up to this execution."""
-        if found := self._connected.get(session_id):
-            found.execute_count, found.used_at = execute_count, _now()
+    def has_followed(self, session: Session, execute_count: int) -> None:
+        """Note that a client has seen its session up to this execution, which was answered."""
+        if found := self._connected.get(session.id):
+            answered_at = session.answered_at or session.started_at
+            found.session = replace(session, execute_count=execute_count, answered_at=answered_at)
+            found.used_at = _now()
 
     def drop(self, session_id: str) -> None:
         """Close a client, if there is one; the session goes on."""

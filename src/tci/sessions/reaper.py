@@ -168,7 +168,7 @@ class Reaper:
             await self._sandboxes.clear(sandbox_id)
 
     async def end_all(self) -> None:
-        """End every live session and empty the pool, so that nothing is left running behind."""
+        """End every live session and every other sandbox that nobody keeps: nothing is left running behind."""
         failed = False
         await self._pool.drain()
         for session in await self._sessions.list_live():
@@ -177,6 +177,10 @@ class Reaper:
             except ServiceError:
                 failed = True
                 log.exception("A session could not be ended", session_id=session.id)
+        # Of a pool that went with its embedded Redis nothing is known any more.
+        for sandbox_id in await self._driver.list_sandboxes():
+            if self._keepers.keep(sandbox_id):
+                await self._sandboxes.clear(sandbox_id)
         if failed:
             raise SetupError("Not every session could be ended; the log says which.")
 

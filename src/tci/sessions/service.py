@@ -95,11 +95,14 @@ class SessionService:
     async def _execute_in(
         self, caller: Caller, session_id: str, code: str, files: Mapping[str, bytes], timeout: float
     ) -> Execution:
-        session = await self._find(caller, session_id)
+        known = self._connections.known(session_id)
+        if known is None or known.account_id != caller.account_id:
+            known = await self._find(caller, session_id)  # a stranger does not queue
         # One run at a time in a session, in order of arrival; the time limit then counts from a run's own start.
         async with self.turnstile.turn(session_id) as turn:
-            if turn.has_waited:
-                session = await self._find(caller, session_id)  # it may have ended meanwhile
+            session = self._connections.known(session_id) if turn.is_ours else None
+            # Else another process may have served or ended it meanwhile.
+            session = session or await self._find(caller, session_id)
             if session.expires_at <= turn.now:
                 raise SessionNotFound(session_id, reason=EndReason.EXPIRED)
             return await self._run(session, code, files, timeout)
@@ -113,7 +116,7 @@ class SessionService:
                 await asyncio.shield(self._count(session))
             raise
         count = await self._count(session)
-        self._connections.has_followed(session.id, count)
+        self._connections.has_followed(session, count)
         milliseconds = round(result.duration.total_seconds() * 1000)
         log.info("Executed", session_id=session.id, verdict=result.verdict, duration_ms=milliseconds)
         return _execution(session, result, count)

@@ -23,6 +23,8 @@ class Turn:
     """The moment by Redis's clock; while Redis is away, by this machine's."""
     has_waited: bool
     """Whether anything may have happened in the session since the call came."""
+    is_ours: bool = False
+    """Whether the session is live, and what this process knows of it is all that there is to know."""
 
 
 @dataclass(slots=True)
@@ -70,7 +72,10 @@ class Turnstile:
             async with queue.service:
                 if has_waited and place:
                     place = await self._wait(session_id, ticket)
-                yield Turn(place.now if place else dt.datetime.now(dt.UTC), has_waited)
+                if place is None:
+                    yield Turn(dt.datetime.now(dt.UTC), has_waited)
+                else:
+                    yield Turn(place.now, has_waited, place.is_ours)
                 # Before the next one of this process looks.
                 await asyncio.shield(self._give_back(queue, session_id, ticket))
         finally:

@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import hmac
+import time
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 
@@ -14,6 +15,11 @@ from tci.ids import new_api_key
 from tci.settings import EgressPolicy
 from tci.storage.database import reading, writing
 from tci.storage.tables import accounts, api_keys
+
+BELIEVED_SECONDS = 3.0
+"""How long a key is not looked up again. A key that is revoked, or given other bounds, is so after this time."""
+
+MOST_SEEN = 10_000
 
 PREFIX_LENGTH = 8
 """Characters of a key that are kept readable, so that its owner can tell keys apart."""
@@ -67,14 +73,29 @@ class AccountStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._seen: dict[str, tuple[Caller, float]] = {}
+        """Callers by their key's digest, and until when they are believed."""
 
     async def authenticate(self, key: str) -> Caller | None:
-        """Return the account of a valid key, or None.
+        """Return the account of a valid key, or None; a key that was valid is believed for some seconds.
 
         The look-up is by SHA-256 digest, so its timing tells nothing about any key: whoever can choose a
         digest's beginning has broken SHA-256. Keys are random, so a slow password hash would add nothing.
         """
-        digest = _digest(key)
+        digest, now = _digest(key), time.monotonic()
+        caller, until = self._seen.get(digest, (None, 0.0))
+        if now < until:
+            return caller
+        caller = await self._look_up(digest)
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        if caller is None:
+            self._seen.pop(digest, None)
+        else:
+            self._seen[digest] = caller, now + BELIEVED_SECONDS
+        return caller
+
+    async def _look_up(self, digest: str) -> Caller | None:
         query = (
             select(api_keys, accounts.c.name)
             .join(accounts, accounts.c.id == api_keys.c.account_id)

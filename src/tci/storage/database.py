@@ -10,7 +10,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -71,14 +78,24 @@ def create_engine(settings: Settings) -> AsyncEngine:
     }
     # asyncpg's dead connections complain through the pool's own log; whoever met one has been told by its error.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    return create_async_engine(
+    engine = create_async_engine(
         settings.sql_url,
-        pool_pre_ping=True,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
         connect_args=arguments,
     )
+    event.listen(engine.sync_engine, "checkout", _require_open)
+    return engine
+
+
+def _require_open(connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Have the pool make a new connection in the place of one that its server has closed.
+
+    asyncpg has seen that already; SQLAlchemy's own way, a ping each time, costs as much as a statement.
+    """
+    if getattr(connection.driver_connection, "is_closed", bool)():
+        raise DisconnectionError
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
