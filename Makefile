@@ -7,7 +7,7 @@ REQUIRE_ALL ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run images test test-hostile soak hostile-soak check lint types format clean
+.PHONY: help run images test test-hostile soak hostile-soak chaos bench-history check lint types format clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ hostile-soak: $(VENV)/.test  ## Open 1,000 sessions of hostile code on each driv
 
 soak: $(VENV)/.test  ## Run 10,000 mixed executions, one in ten hostile (about an hour); see tests/soak.
 	$(VENV)/bin/python -m tests.soak.soak --executions 10000
+
+bench-history: $(VENV)/.test  ## Time the lists with 100,000 past and 1,000 live sessions, on SQLite and PostgreSQL.
+	$(VENV)/bin/python -m benchmarks.history
+
+CHAOS = $(VENV)/bin/python -m tests.chaos --seconds 180
+
+chaos: $(VENV)/.test  ## Kill parts under load and balance the books (about 20 minutes); see tests/chaos.
+	for seed in 1 2 3; do $(CHAOS) --stack servers --driver docker --seed $$seed || exit 1; done
+	for seed in 4 5; do $(CHAOS) --stack embedded --driver bubblewrap --seed $$seed || exit 1; done
 
 check: lint types  ## Lint and types.
 

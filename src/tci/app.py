@@ -26,6 +26,7 @@ from tci.storage.readiness import Readiness
 from tci.storage.redis_client import open_redis
 from tci.storage.session_store import SessionStore
 from tci.storage.turn_store import TurnStore
+from tci.storage.usage_store import UsageStore
 
 log = structlog.get_logger()
 
@@ -35,6 +36,7 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    usage: UsageStore
     settings: Settings
     readiness: Readiness
 
@@ -46,6 +48,7 @@ class Parts:
     accounts: AccountStore
     store: SessionStore
     sessions: SessionService
+    usage: UsageStore
     reaper: Reaper
     outbox: Outbox
     readiness: Readiness
@@ -66,7 +69,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         sockets = stack.enter_context(short_path(settings.run_dir))
         gates = make_gates(settings, sockets=sockets)
         stack.callback(gates.close_all)
-        keepers = Keepers(settings.data_dir / "keepers")
+        keepers = Keepers(settings.keepers_dir)
         stack.callback(keepers.close)
         opener = SessionOpener(
             settings=settings,
@@ -100,9 +103,15 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sessions=store,
             leases=leases,
         )
-        accounts = AccountStore(engine)
-        readiness = Readiness(engine, redis)
-        yield Parts(accounts=accounts, store=store, sessions=service, reaper=reaper, outbox=outbox, readiness=readiness)
+        yield Parts(
+            accounts=AccountStore(engine),
+            store=store,
+            sessions=service,
+            usage=UsageStore(engine),
+            reaper=reaper,
+            outbox=outbox,
+            readiness=Readiness(engine, redis),
+        )
 
 
 @asynccontextmanager
@@ -133,6 +142,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
         async with open_parts(settings) as parts:
             await parts.reaper.tend()  # be right before being ready
             await parts.reaper.reconcile()
+            parts.sessions.is_stopping = lambda: app.state.is_stopping
             loops = (
                 parts.reaper.run_reap(),
                 parts.reaper.run_reconcile(),
@@ -146,6 +156,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
+                    "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
                 }

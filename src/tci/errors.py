@@ -5,6 +5,7 @@
     │   └── InvalidFile              400 invalid_file
     ├── InvalidApiKey                401 invalid_api_key
     ├── SessionNotFound              404 session_not_found
+    ├── AccountNotFound              404 account_not_found
     ├── BodyTooLarge                 413 body_too_large
     ├── SessionLimitReached          429 quota_exceeded
     ├── QuotaReached                 429 quota_exceeded, or rate_limited for executions a minute
@@ -76,6 +77,18 @@ class SessionNotFound(ServiceError):
     def __init__(self, session_id: str, *, reason: str | None = None) -> None:
         why = f" It {reason}." if reason else ""
         super().__init__(f"Session {session_id[:40]} was not found.{why} Leave session_id out to open a new one.")
+
+
+class AccountNotFound(ServiceError):
+    """There is no such account, or the key may not see it: one answer for both."""
+
+    status = 404
+    code = "account_not_found"
+    type = "invalid_request_error"
+    param = "account"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"Account {account[:40]} was not found.")
 
 
 class BodyTooLarge(ServiceError):

@@ -35,6 +35,9 @@ RESTART_SECONDS = 0.2, 5.0
 STEADY_SECONDS = 30.0
 """A worker that lived so long was well; the next pause is the first again."""
 
+WELL_ENDED = frozenset({0, -signal.SIGTERM})
+"""Exit statuses of workers at a stop; one that was just being started dies of the signal."""
+
 CLOSE_SECONDS = 30.0
 """How long a worker may take, once no request runs, to close what it has open."""
 
@@ -97,10 +100,10 @@ def _run_worker(settings: Settings, listener: socket.socket, *, ends_sessions: b
     return 0 if server.started and api.state.is_clean else 1
 
 
-def run_child(settings: Settings, descriptor: int) -> int:
+def run_child(settings: Settings, *, descriptor: int, supervisor: int) -> int:
     """Serve as one of several workers, on the socket that the supervisor opened; end when it dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:  # it died before the line above
+    if os.getppid() != supervisor:  # it died before the line above
         return 1
     with socket.socket(fileno=descriptor) as listener:
         return _run_worker(settings, listener, ends_sessions=False)
@@ -139,18 +142,19 @@ def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:
 
 def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
     descriptor = listener.fileno()
-    command = [sys.executable, "-m", "tci", "serve", "--descriptor", str(descriptor)]
+    inherited = ["--descriptor", str(descriptor), "--supervisor", str(os.getpid())]
+    command = [sys.executable, "-m", "tci", "serve", *inherited]
     # Ctrl-C in a terminal reaches the whole foreground group; workers are told by their supervisor.
     return subprocess.Popen(command, pass_fds=[descriptor], start_new_session=True)
 
 
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
     try:
-        return 0 if worker.wait(timeout=max(0, give_up - time.monotonic())) == 0 else 1
+        status = worker.wait(timeout=max(0, give_up - time.monotonic()))
     except subprocess.TimeoutExpired:
         worker.kill()
-        worker.wait()
-        return 1
+        status = worker.wait()
+    return 0 if status in WELL_ENDED else 1
 
 
 async def _end_all(settings: Settings) -> None:

@@ -166,6 +166,11 @@ class Settings(BaseSettings):
         return self.data_dir / "run"
 
     @property
+    def keepers_dir(self) -> Path:
+        """Where the locks are by which processes answer for sandboxes."""
+        return self.data_dir / "keepers"
+
+    @property
     def is_embedded(self) -> bool:
         """Whether the database is the embedded one."""
         return self.sql_url.startswith("sqlite")

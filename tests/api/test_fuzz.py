@@ -22,7 +22,7 @@ HARMLESS = "1+1"
 CODES = {
     400: {"invalid_request", "invalid_file"},
     401: {"invalid_api_key"},
-    404: {"session_not_found"},
+    404: {"session_not_found", "account_not_found"},
     405: {"method_not_allowed"},
     413: {"body_too_large"},
     429: {"quota_exceeded", "rate_limited"},
@@ -203,6 +203,27 @@ def test_any_headers_and_query_get_the_list(fuzzed: Service, document: dict[str,
         assert_documented(answer, case)
 
     check()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("prefix", PREFIXES, ids=["plain", "v1"])
+def test_any_query_of_usage_gets_a_documented_answer(
+    fuzzed: Service, document: dict[str, Any], prefix: str, mode: GenerationMode
+) -> None:
+    operation = operation_of(document, prefix, "/tci/usage", "GET")
+    statuses: set[int] = set()
+
+    @BOUNDED
+    @given(operation.as_strategy(generation_mode=mode))
+    def check(case: Case) -> None:
+        query = {name: str(value).encode("utf-8", "replace").decode() for name, value in (case.query or {}).items()}
+        answer = fuzzed.client.get(f"{prefix}/tci/usage", params=query)
+        statuses.add(answer.status_code)
+        assert_documented(answer, case)
+
+    check()
+    assert HTTPStatus.BAD_REQUEST in statuses or mode is GenerationMode.POSITIVE
+    assert HTTPStatus.OK in statuses or mode is GenerationMode.NEGATIVE
 
 
 @pytest.mark.parametrize("prefix", PREFIXES, ids=["plain", "v1"])

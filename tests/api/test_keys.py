@@ -30,7 +30,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/tci/execute", "/v1/tci/execute", "/tci/sessions", "/v1//tci/sessions"])
+@pytest.mark.parametrize(
+    "path", ["/tci/execute", "/v1/tci/execute", "/tci/sessions", "/v1//tci/sessions", "/tci/usage"]
+)
 @pytest.mark.parametrize("authorization", BAD)
 def test_bad_authorization_is_refused(anonymous: httpx.Client, path: str, authorization: bytes | None) -> None:
     headers = {} if authorization is None else {b"Authorization": authorization}
@@ -75,7 +77,7 @@ def test_key_made_listed_revoked_is_refused_at_once(service: Service) -> None:
     }
 
     lines = [line.split("\t") for line in service.tci("keys", "list").stdout.splitlines()]
-    key_id, account, prefix, _made, state, _egress = next(line for line in lines if line[1] == "short-lived")
+    key_id, account, prefix, _made, state, *_rights = next(line for line in lines if line[1] == "short-lived")
     assert (account, prefix, state) == ("short-lived", f"{key[:8]}...", "valid")
 
     assert key_id in service.tci("keys", "revoke", key_id).stdout

@@ -22,6 +22,8 @@ OFFERED = {
     "/v1/tci/execute": "POST",
     "/tci/sessions": "GET",
     "/v1/tci/sessions": "GET",
+    "/tci/usage": "GET",
+    "/v1/tci/usage": "GET",
 }
 
 

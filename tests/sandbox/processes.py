@@ -31,6 +31,21 @@ def in_directory(directory: Path) -> set[int]:
     return found
 
 
+def children(pid: int) -> set[int]:
+    """Return the processes that a process has started, theirs included."""
+    parents = {}
+    for process in _all():
+        with contextlib.suppress(OSError):
+            # The name, in brackets, may hold spaces and brackets; the parent is the second field after it.
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    newest = {pid}
+    while newest:
+        newest = {child for child, parent in parents.items() if parent in newest}
+        found |= newest
+    return found
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
     """Return whether a condition comes true in time."""
     give_up = time.monotonic() + seconds

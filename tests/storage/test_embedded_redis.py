@@ -1,14 +1,16 @@
 """The embedded server: shared by processes, adopted after a crash, gone with its last user."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tci.storage.embedded_redis import open_embedded_redis
 from tests.sandbox import processes
@@ -114,11 +116,29 @@ async def test_server_is_closed_to_other_users_and_writes_nothing(tmp_path: Path
     async with open_embedded_redis(tmp_path) as redis:
         await redis.set("told", "a")
         assert (tmp_path / "redis.sock").stat().st_mode & 0o077 == 0
-        assert names(tmp_path) == ["redis.lock", "redis.sock"]
+        assert names(tmp_path) == ["redis.lock", "redis.sock", "redis.watch"]
         assert (await redis.config_get("port"))["port"] == "0"
-    assert names(tmp_path) == ["redis.lock"]
+    assert names(tmp_path) == ["redis.lock", "redis.watch"]
 
 
 def names(directory: Path) -> list[str]:
     """Return the names in a directory."""
     return sorted(path.name for path in directory.iterdir())
+
+
+async def test_server_that_is_killed_is_started_again_empty(tmp_path: Path) -> None:
+    async with open_embedded_redis(tmp_path) as redis:
+        with user(tmp_path, "by another"):
+            assert await redis.get("told") == b"by another"
+            [pid] = processes.in_directory(tmp_path)
+            os.kill(pid, signal.SIGKILL)
+            assert processes.eventually(lambda: len(processes.in_directory(tmp_path) - {pid}) == 1), "by the other user"
+            while True:
+                with suppress(RedisConnectionError):
+                    assert await redis.get("told") is None
+                    break
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        assert len(processes.in_directory(tmp_path)) == 1, "two users, one server"
+        assert await redis.ping()
+    assert processes.in_directory(tmp_path) == set()

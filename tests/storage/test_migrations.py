@@ -1,5 +1,7 @@
 """The migrations make the tables that the code uses, and can be taken back."""
 
+import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from alembic import command
 from tci.errors import SetupError
 from tci.storage.database import _alembic_config, migrate, require_current_schema
-from tci.storage.tables import metadata
+from tci.storage.tables import accounts, ledger, metadata, sessions
+
+LATE = dt.datetime(2026, 10, 31, 23, 59, 59, 500000, tzinfo=dt.UTC)
+"""The last second of a month."""
 
 
 async def test_migrations_and_tables_agree(engine: AsyncEngine) -> None:
@@ -50,6 +55,23 @@ async def test_downgrade_leaves_no_table_and_upgrade_works_again(engine: AsyncEn
         await require_current_schema(engine)
     await migrate(engine)
     await require_current_schema(engine)
+
+
+async def test_bill_of_before_gets_its_day_of_utc(empty_engine: AsyncEngine) -> None:
+    async with empty_engine.begin() as db:
+        await db.run_sync(lambda connection: command.upgrade(_alembic_config(connection), "0003"))
+        before = [column for column in ledger.columns if column.name != "day"]
+        await db.execute(sa.insert(accounts).values(id=1, name="ada", created_at=LATE))
+        for number, moment in enumerate((LATE, LATE + dt.timedelta(seconds=1))):
+            moments = dict.fromkeys(("started_at", "last_execute_at", "expires_at"), moment)
+            session = {"id": str(number), "account_id": 1, "sandbox_id": str(number), "kernel_key": "", **moments}
+            await db.execute(sa.insert(sessions).values(execute_count=0, **session))
+            bill = {"session_id": str(number), "account_id": 1, "amount_usd": Decimal(1), "created_at": moment}
+            await db.execute(sa.insert(sa.table("ledger", *(sa.column(c.name, c.type) for c in before))).values(bill))
+    await migrate(empty_engine)
+    async with empty_engine.connect() as db:
+        days = (await db.execute(sa.select(ledger.c.day).order_by(ledger.c.session_id))).scalars().all()
+    assert days == [dt.date(2026, 10, 31), dt.date(2026, 11, 1)]
 
 
 async def test_migrate_twice_does_nothing_more(engine: AsyncEngine) -> None:

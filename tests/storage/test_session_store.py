@@ -38,7 +38,8 @@ async def test_opened_session_is_billed_once_and_exactly(
     session = new_session(caller)
     await store.open(session, price_usd=PRICE)
     [bill] = await rows(engine, ledger)
-    assert tuple(bill) == (session.id, caller.account_id, PRICE, STARTED_AT, caller.key_id, None)
+    day = STARTED_AT.date()
+    assert tuple(bill) == (session.id, caller.account_id, PRICE, STARTED_AT, caller.key_id, None, day)
 
 
 @pytest.mark.parametrize("reason", EndReason)

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
@@ -18,10 +18,12 @@ from tci.api.models import (
     late_failure,
     sessions_envelope,
 )
-from tci.errors import InvalidApiKey, InvalidRequest, Stopping
+from tci.api.usage import UsageEnvelope, UsageRequest, usage_envelope
+from tci.errors import AccountNotFound, InvalidApiKey, InvalidRequest, Stopping
 from tci.sessions.service import SessionService
 from tci.storage.account_store import AccountStore, Caller
 from tci.storage.readiness import Readiness
+from tci.storage.usage_store import UsageStore
 
 router = APIRouter(prefix="/tci", tags=["Code Interpreter"])
 
@@ -51,6 +53,32 @@ def session_service(request: Request) -> SessionService:
     return service
 
 
+def usage_store(request: Request) -> UsageStore:
+    """Return the store that the lifespan built."""
+    store: UsageStore = request.state.usage
+    return store
+
+
+async def usage_request(query: Annotated[UsageRequest, Query()], _caller: "CallerDep") -> UsageRequest:
+    """Parse the query; after the key, so that a stranger learns nothing."""
+    return query
+
+
+async def seen_account(request: Request, query: "UsageRequestDep", caller: "CallerDep") -> int | None:
+    """Return the id of the account whose usage is asked for, None for all; raises AccountNotFound."""
+    if not caller.is_admin:
+        if query.account not in {None, caller.account}:
+            raise AccountNotFound(query.account or "")
+        return caller.account_id
+    if query.account is None:
+        return None
+    accounts: AccountStore = request.state.accounts
+    found = await accounts.find(query.account)
+    if found is None:
+        raise AccountNotFound(query.account)
+    return found
+
+
 async def execute_request(request: Request, _caller: "CallerDep") -> ExecuteRequest:
     """Parse the body as JSON whatever its Content-Type says; after the key, so that a stranger learns nothing."""
     try:
@@ -77,6 +105,9 @@ def wire_status(request: Request) -> WireStatus:
 CallerDep = Annotated[Caller, Depends(authenticate)]
 ServiceDep = Annotated[SessionService, Depends(session_service)]
 ExecuteRequestDep = Annotated[ExecuteRequest, Depends(execute_request)]
+UsageDep = Annotated[UsageStore, Depends(usage_store)]
+UsageRequestDep = Annotated[UsageRequest, Depends(usage_request)]
+SeenAccountDep = Annotated[int | None, Depends(seen_account)]
 StatusDep = Annotated[WireStatus, Depends(wire_status)]
 
 
@@ -102,6 +133,15 @@ async def execute(
 async def list_sessions(caller: CallerDep, service: ServiceDep) -> SessionsEnvelope:
     """List the caller's live sessions, newest first."""
     return sessions_envelope(await service.list_sessions(caller))
+
+
+@router.get("/usage")
+async def read_usage(query: UsageRequestDep, account_id: SeenAccountDep, usage: UsageDep) -> UsageEnvelope:
+    """Tell what was billed: in all, by day, and by session in pages; a key that sees every account may name one."""
+    period = query.period
+    days = await usage.days(period, account_id=account_id)
+    page = await usage.sessions(period, account_id=account_id, after=query.after, limit=query.limit)
+    return usage_envelope(period, days, page)
 
 
 @health.get("/health")

@@ -20,11 +20,20 @@ TAKEN_MODE = 0o1775
 """A sandbox's directory: written by the door's user, who is the jail's root as well, and by the service."""
 
 
+KEEPERS_MODE = 0o770
+"""The directory of keepers, which sandboxes never see: the service's own, in all but its making."""
+
+
 def open_run_directory(run_dir: Path) -> None:
     """Make the run directory, or take it over."""
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chown(run_dir, os.geteuid(), os.getegid())
-    run_dir.chmod(RUN_MODE)
+    open_directory(run_dir, RUN_MODE)
+
+
+def open_directory(directory: Path, mode: int) -> None:
+    """Make a directory that the service shares, or take it over."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chown(directory, os.geteuid(), os.getegid())
+    directory.chmod(mode)
 
 
 def take_over(directory: Path) -> None:

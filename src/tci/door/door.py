@@ -14,7 +14,7 @@ import structlog
 from aiodocker import Docker
 from aiohttp import hdrs, web
 
-from tci.door.directory import open_run_directory, remove, take_over
+from tci.door.directory import KEEPERS_MODE, open_directory, open_run_directory, remove, take_over
 from tci.door.order import ordered_config
 from tci.door.request import (
     ON_CONTAINERS,
@@ -57,6 +57,7 @@ async def serve_door(settings: Settings, *, socket: Path) -> None:
     make_private(socket.parent)
     socket.unlink(missing_ok=True)  # noqa: ASYNC240 (nothing else runs yet)
     open_run_directory(settings.run_dir)
+    open_directory(settings.keepers_dir, KEEPERS_MODE)
     async with open_docker(settings) as engine:
         runner = web.ServerRunner(web.Server(Door(engine, settings=settings).answer))
         await runner.setup()

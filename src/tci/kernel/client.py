@@ -137,6 +137,7 @@ class KernelClient:
         message = await self._receive(iopub)
         if message is None or message.parent_id != request_id:
             return True
+        outputs.has_begun = True
         keep(message, outputs)
         return not (message.type == "status" and message.content.get("execution_state") == "idle")
 

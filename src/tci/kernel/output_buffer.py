@@ -76,6 +76,8 @@ class OutputBuffer:
         """Bytes that arrived and were not kept."""
         self.has_error = False
         """Whether an `error` output arrived."""
+        self.has_begun = False
+        """Whether the kernel has begun with the run."""
 
     def add(self, output: Output) -> None:
         """Append an output, or as much of it as the limit allows; of several errors only the first is kept.

@@ -125,6 +125,7 @@ class Reaper:
         """Compare what is recorded with what runs and with Redis: lost sessions are ended, orphans destroyed."""
         # What runs, and what has a place, is looked at first: what is opened in between is then never seen as extra.
         running = await self._driver.list_sandboxes()
+        launching = self._opener.launching  # now: what is recorded later in this pass is not in `live`
         places = await self._leases.places()
         live = await self._sessions.list_live()
         for session in live:
@@ -134,7 +135,7 @@ class Reaper:
                 await self._service.end(session, reason_of_death(status))
             elif status is not None:
                 await self._opener.take_over(session)
-        for sandbox_id in running - {session.sandbox_id for session in live} - self._opener.launching:
+        for sandbox_id in running - {session.sandbox_id for session in live} - launching:
             if self._keepers.keep(sandbox_id):  # or else another process is launching it
                 log.warning("Destroying orphan", sandbox_id=sandbox_id)
                 await self._opener.clear(sandbox_id)

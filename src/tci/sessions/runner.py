@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tci.errors import KernelFailed, SessionNotFound
+from tci.errors import KernelFailed, SandboxFailed, SessionNotFound
 from tci.kernel.client import KernelClient, MessageLost
 from tci.kernel.output_buffer import OutputBuffer, Outputs
 from tci.kernel.zmtp import ConnectionLost
@@ -21,6 +21,9 @@ log = structlog.get_logger()
 
 WATCH_SECONDS = 0.5
 """How often the sandbox of a running execution is looked at: its death is noticed within two seconds."""
+
+BEGIN_LOOK_SECONDS = 0.02
+"""How often a run that is to be interrupted is looked at, whether it has begun."""
 
 DEATH_LOOKS, DEATH_LOOK_SECONDS = 15, 0.1
 """How often, and at what interval, a sandbox whose kernel closed its connections is looked at."""
@@ -69,7 +72,7 @@ class Runner:
         try:
             verdict, after = await self._watch(session, kernel, task, outputs, timeout=timeout)
         except asyncio.CancelledError:
-            await asyncio.shield(self._interrupt(session, kernel, task, EndReason.CLIENT_LEFT))
+            await asyncio.shield(self._leave(session, kernel, task, outputs, timeout))
             raise
         finally:
             task.cancel()
@@ -100,13 +103,24 @@ class Runner:
             usage = await self._usage(session, usage)
             if task.done():
                 return await self._ended(session, task, outputs), usage
-            status = await self._driver.inspect(session.sandbox_id)
+            status = await self._look(session)
             if status is None or not status.is_running:
                 return await self._bury(session, status, outputs), usage
 
+    async def _look(self, session: Session) -> SandboxStatus | None:
+        """Look at the sandbox. An engine that does not answer, say since it restarts, tells of no death."""
+        try:
+            return await self._driver.inspect(session.sandbox_id)
+        except SandboxFailed:
+            log.warning("A sandbox can't be looked at while it runs code", session_id=session.id)
+            return SandboxStatus(is_running=True)
+
     async def _usage(self, session: Session, last: Usage) -> Usage:
-        """Measure now; of a sandbox that is gone the last figures stand."""
-        return await self._driver.usage(session.sandbox_id) or last
+        """Measure now; of a sandbox that is gone, or can't be looked at, the last figures stand."""
+        try:
+            return await self._driver.usage(session.sandbox_id) or last
+        except SandboxFailed:
+            return last
 
     async def _ended(self, session: Session, task: asyncio.Task[bool], outputs: OutputBuffer) -> Verdict:
         if task.cancelled():  # somebody ended the session, or its time was over: its connection was closed
@@ -144,6 +158,21 @@ class Runner:
         else:
             outputs.conclude(f"{limit}, did not stop, and its session was ended.")
         return Verdict.TIMEOUT
+
+    async def _leave(
+        self, session: Session, kernel: KernelClient, task: asyncio.Task[bool], outputs: OutputBuffer, timeout: float
+    ) -> None:
+        """Interrupt a run whose caller left, once the kernel has begun with it.
+
+        While Redis is away, or has just been emptied, the runs of other processes may stand before it in the kernel's
+        queue, and the interrupt would hit one of them.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout
+        while not (outputs.has_begun or task.done()) and loop.time() < give_up:  # noqa: ASYNC110 (they set no event)
+            await asyncio.sleep(BEGIN_LOOK_SECONDS)
+        if not task.done():
+            await self._interrupt(session, kernel, task, EndReason.CLIENT_LEFT)
 
     async def _interrupt(
         self, session: Session, kernel: KernelClient, task: asyncio.Task[bool], reason: EndReason

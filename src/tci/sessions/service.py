@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -53,6 +53,8 @@ class SessionService:
         self.turnstile = Turnstile(turns, max_waiting=settings.max_waiting)
         self._runner = Runner(settings=settings, driver=driver, end=self.end)
         self._running: set[asyncio.Task[object]] = set()
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether what is cancelled is so by a stop of the service, and not since its caller left."""
 
     async def execute(
         self, caller: Caller, code: str, *, session_id: str | None, files: Mapping[str, bytes], timeout: float | None
@@ -80,8 +82,8 @@ class SessionService:
         try:
             async with self.turnstile.turn(session.id, is_new=True):
                 return await self._run(session, code, {}, timeout)
-        except asyncio.CancelledError:  # whoever asked for it left before hearing its id
-            await asyncio.shield(self.end(session, EndReason.CLIENT_LEFT))
+        except asyncio.CancelledError:  # whoever asked for it will not hear its id
+            await asyncio.shield(self.end(session, EndReason.SHUTDOWN if self.is_stopping() else EndReason.CLIENT_LEFT))
             raise
         except ServiceError:  # nobody will hear its id
             await asyncio.shield(self.end(session, EndReason.FAILED))
@@ -103,8 +105,9 @@ class SessionService:
         kernel = self._connections.get(session)
         try:
             result = await self._runner.run(session, kernel, code, files=files, timeout=timeout)
-        except asyncio.CancelledError:  # it ran all the same
-            await asyncio.shield(self._count(session))
+        except asyncio.CancelledError:  # it ran all the same; but to count a first run would say that it was answered
+            if session.answered_at is not None:
+                await asyncio.shield(self._count(session))
             raise
         count = await self._count(session)
         self._connections.has_followed(session.id, count)

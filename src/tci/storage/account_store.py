@@ -93,6 +93,14 @@ class AccountStore:
             quota=_quota(row),
         )
 
+    async def find(self, account: str) -> int | None:
+        """Return the id of an account, or None."""
+        if "\0" in account:  # which PostgreSQL refuses, and no name has
+            return None
+        async with reading(self._engine) as db:
+            found: int | None = await db.scalar(select(accounts.c.id).where(accounts.c.name == account))
+        return found
+
     async def create_key(
         self,
         account: str,

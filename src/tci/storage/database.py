@@ -134,6 +134,8 @@ def _is_outage(error: DBAPIError) -> bool:
     )
     if isinstance(cause, ValueError):  # a value that no column can hold
         return False
+    if getattr(error.orig, "sqlite_errorname", None) == "SQLITE_ERROR":  # a statement that does not fit the schema
+        return False
     has_gone = isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
     return has_gone or isinstance(cause, (OSError, *outages))
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -37,8 +38,8 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
 
     @override
     def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
-        if value is None:
-            return None
+        if value is None or value.tzinfo is dt.UTC:
+            return value
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
@@ -134,7 +135,11 @@ ledger = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("key_id", ForeignKey("api_keys.id")),
     Column("waived_at", UtcDateTime),
+    Column("day", Date, nullable=False),
     Index("ix_ledger_account_id_created_at", "account_id", "created_at"),
     Index("ix_ledger_created_at", "created_at"),
+    # These two hold all that usage by day asks for, in its order; hence a column for the day, which is created_at's.
+    Index("ix_ledger_account_id_day_amount_usd_waived_at", "account_id", "day", "amount_usd", "waived_at"),
+    Index("ix_ledger_day_account_id_amount_usd_waived_at", "day", "account_id", "amount_usd", "waived_at"),
 )
 """One row per session; the primary key makes billing twice impossible. A waived one costs nothing: we failed it."""

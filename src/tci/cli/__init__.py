@@ -13,28 +13,29 @@ from pydantic import ValidationError
 
 from tci import guard, serving
 from tci.app import open_parts
+from tci.cli import keys
+from tci.cli.keys import DEFAULT_ACCOUNT
+from tci.cli.usage import show_usage
 from tci.doctor.run import examine
 from tci.door.door import serve_door
 from tci.egress.open import effective_policy, serve_proxy
 from tci.errors import SetupError
 from tci.log import configure_logging
 from tci.sandbox import choose, docker
-from tci.settings import EgressPolicy, Settings
+from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import migrate as migrate_database
 from tci.storage.database import open_database, require_current_schema
 from tci.storage.redis_client import open_redis
 from tci.storage.session_store import EndReason
 
-DEFAULT_ACCOUNT = "default"
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A self-hosted server for the Code Interpreter API.")
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 sessions = typer.Typer(no_args_is_help=True, help="List and end sessions.")
 sandbox = typer.Typer(no_args_is_help=True, help="Prepare what sandboxes are made of.")
-app.add_typer(keys, name="keys")
+app.add_typer(keys.app, name="keys")
 app.add_typer(sessions, name="sessions")
 app.add_typer(sandbox, name="sandbox")
+app.command(name="usage")(show_usage)
 
 
 def main() -> None:
@@ -52,12 +53,13 @@ def main() -> None:
 def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve; they share everything.")] = 1,
     descriptor: Annotated[int | None, typer.Option(hidden=True)] = None,
+    supervisor: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Serve the API in the foreground until SIGINT or SIGTERM."""
     settings = Settings()
     configure_logging(settings.log_level)
     if descriptor is not None:  # a worker of a supervisor, which has looked already
-        sys.exit(serving.run_child(settings, descriptor))
+        sys.exit(serving.run_child(settings, descriptor=descriptor, supervisor=supervisor))
     asyncio.run(_check(settings))
     sys.exit(serving.serve(settings, workers=workers))
 
@@ -139,67 +141,6 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
 def prepare() -> None:
     """Build the image, or install the environment, that sandboxes are made of."""
     asyncio.run(choose.prepare(Settings(), lambda line: typer.echo(line, err=True)))
-
-
-@keys.command("create")
-def create_key(
-    account: Annotated[str, typer.Option(help="Account that the key belongs to; made if it is new.")] = DEFAULT_ACCOUNT,
-    egress: Annotated[
-        EgressPolicy | None,
-        typer.Option(help="What its sessions may reach at most; left out: what the service allows."),
-    ] = None,
-    if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if there is any key.")] = False,
-) -> None:
-    """Make a key and print it, once: only its hash is stored."""
-
-    async def run() -> None:
-        settings = Settings()
-        async with open_database(settings) as engine:
-            await require_current_schema(engine)
-            store = AccountStore(engine)
-            if if_none and (settings.bootstrap_api_key or await store.list_keys()):
-                return
-            key = await store.create_key(account, egress=egress)
-        typer.echo(key) if not if_none else typer.echo(_first_key(settings, key))
-
-    asyncio.run(run())
-
-
-def _first_key(settings: Settings, key: str) -> str:
-    url = f"http://{settings.host}:{settings.port}"
-    return (
-        f"\nYour API key, shown this once:\n\n    {key}\n\nOnce the server is up, try it:\n\n"
-        f"    curl {url}/tci/execute -H 'Authorization: Bearer {key}' \\\n"
-        f'      -H \'Content-Type: application/json\' -d \'{{"language": "python", "code": "print(1 + 1)"}}\'\n'
-    )
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """List keys: id, account, first characters, when made, whether revoked, what they let code reach at most."""
-
-    async def run() -> None:
-        async with open_database(Settings()) as engine:
-            for key in await AccountStore(engine).list_keys():
-                state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "valid"
-                typer.echo(
-                    f"{key.id}\t{key.account}\t{key.prefix}...\t{key.created_at:%Y-%m-%d}\t{state}\t{key.egress or '-'}"
-                )
-
-    asyncio.run(run())
-
-
-@keys.command("revoke")
-def revoke_key(key_id: int) -> None:
-    """Revoke the key of this id (see `tci keys list`)."""
-
-    async def run() -> bool:
-        async with open_database(Settings()) as engine:
-            return await AccountStore(engine).revoke_key(key_id)
-
-    if not asyncio.run(run()):
-        sys.exit(f"tci: there is no valid key {key_id}")
-    typer.echo(f"Key {key_id} is revoked.")
 
 
 @sessions.command("list")
