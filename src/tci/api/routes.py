@@ -47,13 +47,16 @@ async def authenticate(request: Request) -> Caller:
     return caller
 
 
-def session_service(request: Request) -> SessionService:
+# Dependencies are coroutines also where they await nothing: FastAPI runs plain functions in a thread.
+
+
+async def session_service(request: Request) -> SessionService:
     """Return the service that the lifespan built."""
     service: SessionService = request.state.sessions
     return service
 
 
-def usage_store(request: Request) -> UsageStore:
+async def usage_store(request: Request) -> UsageStore:
     """Return the store that the lifespan built."""
     store: UsageStore = request.state.usage
     return store
@@ -92,7 +95,7 @@ async def execute_request(request: Request, _caller: "CallerDep") -> ExecuteRequ
         raise InvalidRequest(message, param=param) from None
 
 
-def wire_status(request: Request) -> WireStatus:
+async def wire_status(request: Request) -> WireStatus:
     """Return the word for 'done' that the client expects.
 
     The documentation prints `completed`; the clients generated from the OpenAPI file, which all send

@@ -109,13 +109,14 @@ class SessionService:
 
     async def _run(self, session: Session, code: str, files: Mapping[str, bytes], timeout: float) -> Execution:
         kernel = self._connections.get(session)
+        # Counted while the kernel works, which takes longer; but to count a first run says that it was answered.
+        counting = None if session.answered_at is None else asyncio.ensure_future(self._count(session))
         try:
             result = await self._runner.run(session, kernel, code, files=files, timeout=timeout)
-        except asyncio.CancelledError:  # it ran all the same; but to count a first run would say that it was answered
-            if session.answered_at is not None:
-                await asyncio.shield(self._count(session))
-            raise
-        count = await self._count(session)
+            count = await (counting or self._count(session))
+        finally:
+            if counting is not None and not counting.done():  # whatever came of the run, it ran
+                await asyncio.wait({counting})
         self._connections.has_followed(session, count)
         milliseconds = round(result.duration.total_seconds() * 1000)
         log.info("Executed", session_id=session.id, verdict=result.verdict, duration_ms=milliseconds)

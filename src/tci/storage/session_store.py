@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tci.settings import EgressPolicy
-from tci.storage.database import reading, writing
+from tci.storage.database import reading, writing, writing_once
 from tci.storage.tables import accounts, deployment, ledger, sessions
 
 
@@ -146,7 +146,7 @@ class SessionStore:
             )
             .returning(sessions.c.execute_count)
         )
-        async with writing(self._engine) as db:
+        async with writing_once(self._engine) as db:
             return int((await db.execute(change)).scalar_one())
 
     async def count_at_least(self, session_id: str, count: int, at: dt.datetime) -> int:
