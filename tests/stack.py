@@ -245,7 +245,7 @@ def _add(built: Stack, settings: dict[str, Any], number: int, workers: int) -> N
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = {"sandbox": built.driver, "port": port, "bootstrap_api_key": KEY, **settings}
+    options = {"sandbox": built.driver, "port": port, "bootstrap_api_key": KEY, "pool_size": 0, **settings}
     instance = Instance(
         url=f"http://127.0.0.1:{port}",
         key=KEY,

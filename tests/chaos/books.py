@@ -58,6 +58,8 @@ class Books:
     """When the books were taken, by the wall clock."""
     traces: dict[str, set[str]] = field(default_factory=dict)
     """Sandboxes that left something, by the place where it was found."""
+    pooled: set[str] = field(default_factory=set)
+    """Sandboxes that wait for a session. Nobody is their keeper."""
 
     def of_session(self) -> dict[str, list[Call]]:
         """Return the calls of each session whose id is known, as they were sent."""
@@ -311,12 +313,13 @@ def _sums(books: Books) -> dict[str, dict[str, int]]:
 
 
 def only_live_sessions_have_sandboxes(books: Books) -> Iterator[str]:
-    """Of an ended session nothing is left anywhere, and of a live one everything is there."""
+    """Of an ended session nothing is left anywhere, and of a live one, and of the pool, everything is there."""
     live = {row["sandbox_id"] for row in books.sessions if row["ended_at"] is None}
     for place, found in books.traces.items():
-        if extra := found - live:
+        known = live if place == "keepers" else live | books.pooled
+        if extra := found - known:
             yield f"{place} without a live session: {sorted(extra)}"
-        if missing := live - found:
+        if missing := (known if place in {"sandboxes", "run"} else live) - found:
             yield f"live sessions without {place}: {sorted(missing)}"
 
 

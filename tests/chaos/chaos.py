@@ -1,5 +1,6 @@
 """One run: a load, a fault every few seconds, a calm, and the books."""
 
+import json
 import random
 import time
 from collections import Counter
@@ -37,6 +38,7 @@ SETTINGS = {
     "max_sandboxes": 40,
     "launch_timeout_seconds": 20,
     "preload": "json",
+    "pool_size": 2,
     "sandbox_memory_bytes": 512 * 1024**2,
 }
 
@@ -158,7 +160,12 @@ class Chaos:
             opening=opening,
             taken=time.time(),
             traces=traces,
+            pooled=self._pooled(),
         )
+
+    def _pooled(self) -> set[str]:
+        with self.stack.redis_client() as client:
+            return {json.loads(member)[0] for member in client.zrange(f"tci:{self.stack.deployment}:pool", 0, -1)}
 
     def _redis(self) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]], dict[str, str]]:
         """Return the sets of live sessions, the counters and the reservations."""

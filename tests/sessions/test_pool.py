@@ -70,6 +70,8 @@ def test_new_sessions_take_pooled_sandboxes_once_and_the_pool_fills_again(start_
     assert taken == first
     assert not filled(service) & first, "a used sandbox is never given to anybody else"
     assert figures(service)["hits"] == 2
+    told = dict(line.split("\t") for line in service.tci("pool").stdout.splitlines())
+    assert (told["hits"], told["misses"], told["failed"]) == ("2", "0", "0")
     other = service.run("print('x' in globals())")
     assert other["outputs"][0]["data"] == "False\n"
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +142,20 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
 def prepare() -> None:
     """Build the image, or install the environment, that sandboxes are made of."""
     asyncio.run(choose.prepare(Settings(), lambda line: typer.echo(line, err=True)))
+
+
+@app.command()
+def pool() -> None:
+    """Show the warm pool: sandboxes ready now; new sessions that found one and that did not; sandboxes made, failed."""
+
+    async def run() -> None:
+        configure_logging("warning")
+        async with open_parts(Settings()) as parts:
+            figures = await parts.pool.figures()
+        for name, value in asdict(figures).items():
+            typer.echo(f"{name}\t{value}")
+
+    asyncio.run(run())
 
 
 @sessions.command("list")

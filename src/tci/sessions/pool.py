@@ -17,7 +17,7 @@ from tci.sandbox.spec import operator_limits
 from tci.sessions.sandboxes import Ready, Sandboxes
 from tci.settings import EgressPolicy, Settings
 from tci.storage.lease_store import LeaseStore
-from tci.storage.pool_store import Pooled, PoolStore
+from tci.storage.pool_store import Pooled, PoolFigures, PoolStore
 
 log = structlog.get_logger()
 
@@ -204,6 +204,10 @@ class WarmPool:
             # One that is just being put there is in `launching` still.
             if sandbox_id not in self._sandboxes.launching:
                 self._kernels.pop(sandbox_id).close()
+
+    async def figures(self) -> PoolFigures:
+        """Return how the pool does."""
+        return await self._store.figures()
 
     async def ids(self) -> set[str]:
         """Return the ids of all sandboxes in the pool."""
