@@ -61,6 +61,7 @@ class WarmPool:
         self._rate = Rate()
         self._checked_at = 0.0
         self._paused_until = 0.0
+        self._was_full = False
 
     async def claim(self, policy: EgressPolicy) -> Ready | None:
         """Return a sandbox that is the caller's from now on, or None if there is none for this policy.
@@ -134,6 +135,7 @@ class WarmPool:
         self._drop_taken(pooled)
         figures = await self._store.figures()
         target = self._target(figures.hits + figures.misses)
+        self._show_progress(len(pooled), target)
         if len(pooled) > target:
             await self._discard(pooled[0])
         room = self._settings.sandbox_capacity - len(await self._leases.places()) - len(pooled) - self._filling
@@ -144,6 +146,13 @@ class WarmPool:
         for _ in range(min(missing, self._settings.launches - self._filling)):
             self._filling += 1
             fills.create_task(self._fill(), name="fill the pool")
+
+    def _show_progress(self, ready: int, target: int) -> None:
+        """Tell how far the first filling is, which takes some seconds; later ones are what the pool is for."""
+        if not self._was_full:
+            self._was_full = ready >= target
+            if self._was_full or self._filling == 0:
+                log.info("The pool is full" if self._was_full else "Filling the pool", ready=ready, of=target)
 
     def _target(self, asked: int) -> int:
         """Return how many are to be ready: the least, or more where demand is."""
