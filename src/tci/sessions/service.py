@@ -114,9 +114,11 @@ class SessionService:
         try:
             result = await self._runner.run(session, kernel, code, files=files, timeout=timeout)
             count = await (counting or self._count(session))
-        finally:
-            if counting is not None and not counting.done():  # whatever came of the run, it ran
+        except BaseException:
+            if counting is not None:  # whatever came of the run, it ran
                 await asyncio.wait({counting})
+            self._connections.drop(session.id)  # what is known of the session is behind by this count
+            raise
         self._connections.has_followed(session, count)
         milliseconds = round(result.duration.total_seconds() * 1000)
         log.info("Executed", session_id=session.id, verdict=result.verdict, duration_ms=milliseconds)
