@@ -1,0 +1,46 @@
+"""Draws the results: a program of the peers' environment, where Matplotlib is.
+
+python chart.py results.json chart.png
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+GROUPS = ("warm round trip", "new session")
+
+
+def draw(results: dict[str, Any], file: Path) -> None:
+    """Draw how far each bar is kept, and the peers side by side."""
+    import matplotlib as mpl  # noqa: PLC0415 (only in that environment)
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415 (the same)
+
+    figure, axes = plt.subplots(3, 1, figsize=(11, 12), height_ratios=(5, 2, 2), constrained_layout=True)
+    barred = [line for line in results["lines"] if line["is_met"] is not None][::-1]
+    names = [line["name"] for line in barred]
+    colours = ["tab:green" if line["is_met"] else "tab:red" for line in barred]
+    axes[0].barh(names, [_share(line) for line in barred], color=colours)
+    axes[0].axvline(1, color="black")
+    axes[0].set(title="Share of what the bar allows: left of 1 it is kept", xscale="log")
+    for axis, group in zip(axes[1:], GROUPS, strict=True):
+        lines = [line for line in results["lines"] if line["group"] == group and line["figure"]][::-1]
+        drawn = axis.barh([line["name"] for line in lines], [line["figure"] for line in lines])
+        axis.bar_label(drawn, [f"{line['figure']:.3g} ms" for line in lines], padding=3)
+        axis.set(title=group, xscale="log", xlabel="ms")
+        axis.margins(x=0.15)
+    figure.suptitle(f"tci, {results['at'][:16]} UTC, {results['machine']['processors']} processors")
+    figure.savefig(file, dpi=100)
+
+
+def _share(line: dict[str, Any]) -> float:
+    value = line["ratio"] if line["reference_name"] else line["figure"]
+    limit = line["bar"]["limit"]
+    share: float = limit / value if line["bar"]["is_floor"] else value / limit
+    return max(share, 0.01)
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))

@@ -1,0 +1,108 @@
+"""Jupyter Kernel Gateway, over REST and its websocket."""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+from benchmarks.caller import PRINT
+
+START_SECONDS = 60.0
+
+
+@dataclass
+class GatewayKernel:
+    """One of its kernels, and the websocket to it."""
+
+    id: str
+    connection: ClientConnection
+
+    def run(self, code: str = PRINT) -> str:
+        """Run code and return what it printed; ends when both the reply and `idle` are here."""
+        request_id, awaited, stdout = uuid.uuid4().hex, {"execute_reply", "idle"}, ""
+        self.connection.send(json.dumps(_request(request_id, code)))
+        while awaited:
+            message = json.loads(self.connection.recv())
+            if message["parent_header"].get("msg_id") != request_id:
+                continue
+            content = message["content"]
+            assert message["msg_type"] != "error", content
+            if message["msg_type"] == "stream":
+                stdout += content["text"]
+            awaited -= {message["msg_type"], content.get("execution_state", "")}
+        return stdout
+
+
+@dataclass
+class Gateway:
+    """A running gateway."""
+
+    client: httpx.Client
+    port: int
+
+    def new_kernel(self) -> GatewayKernel:
+        """Start a kernel and connect to it."""
+        kernel_id = self.client.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]
+        url = f"ws://127.0.0.1:{self.port}/api/kernels/{kernel_id}/channels"
+        return GatewayKernel(kernel_id, connect(url, compression=None).__enter__())
+
+    def end(self, kernel: GatewayKernel) -> None:
+        """End a kernel."""
+        kernel.connection.close()
+        self.client.delete(f"/api/kernels/{kernel.id}").raise_for_status()
+
+
+@contextmanager
+def gateway(programs: Path) -> Iterator[Gateway]:
+    """Run a gateway of the peers' environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [programs / "python", "-m", "kernel_gateway", "--port", str(port), "--KernelGatewayApp.log_level=ERROR"]
+    with tempfile.TemporaryDirectory(prefix="tci-") as home, httpx.Client(base_url=url, timeout=60) as client:
+        # Matplotlib's cache of fonts is to be there, as it is in our image.
+        environment = os.environ | {"HOME": home, "OPENBLAS_NUM_THREADS": "1", "MPLCONFIGDIR": str(programs.parent)}
+        process = subprocess.Popen(
+            command, env=environment, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            _wait_until_it_answers(client)
+            yield Gateway(client, port)
+        finally:
+            process.terminate()
+            process.wait(timeout=START_SECONDS)
+
+
+def _wait_until_it_answers(client: httpx.Client) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client.get("/api").raise_for_status()
+        except httpx.TransportError:
+            assert time.monotonic() < give_up, "the gateway does not answer"
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _request(request_id: str, code: str) -> dict[str, object]:
+    header = {"msg_id": request_id, "msg_type": "execute_request", "session": "bench", "username": "", "version": "5.4"}
+    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    return {
+        "channel": "shell",
+        "header": header | {"date": "2026-01-01T00:00:00Z"},
+        "parent_header": {},
+        "metadata": {},
+        "content": content,
+    }

@@ -1,0 +1,139 @@
+"""New sessions, one at a time: from the pool, without it, and what others take."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.bare import Bare, bare
+from benchmarks.caller import Caller
+from benchmarks.deployment import HAS_POOL, Deployment, deployed, opener
+from benchmarks.gateway import Gateway, gateway
+from benchmarks.llm_sandbox_peer import LlmSandbox, llm_sandbox
+from benchmarks.loop import Times
+from benchmarks.plan import Plan
+from benchmarks.report import Bar, Report
+from tci.sandbox.docker_image import image_tag
+
+GROUP = "new session"
+
+IMPORTS = "import numpy, pandas, matplotlib.pyplot"
+
+WARM_CALLS = 25
+
+POOL_SIZE = 2
+
+
+def measure(report: Report, plan: Plan, programs: Path) -> None:
+    """Open one session of each kind in turn, round after round, each while nothing else starts."""
+    names = (
+        "hit",
+        "hit import",
+        "warm",
+        "miss",
+        "floor",
+        "container",
+        "cold import",
+        "gateway",
+        "gateway import",
+        "llm",
+    )
+    times = {name: Times() for name in names}
+    with ExitStack() as stack:
+        pooled = stack.enter_context(deployed(pool_size=POOL_SIZE)) if HAS_POOL else None
+        plain = stack.enter_context(deployed())
+        floor = stack.enter_context(bare())
+        served = stack.enter_context(gateway(programs))
+        peer = stack.enter_context(llm_sandbox(programs, image_tag())) if plan.has_llm_sandbox else None
+        plain_caller = opener(plain)
+        plain_caller.run()  # the first session of a service is not like the others: its connections are made
+        for _ in range(plan.opening_rounds):
+            if pooled:
+                hit(pooled, times)
+            with quiet(pooled or plain):
+                times["miss"].add(plain_caller.run)
+            with quiet(pooled or plain):
+                launch(floor, times)
+            with quiet(pooled or plain):
+                start_in_gateway(served, times)
+            if peer:
+                open_in_peer(peer, times)
+    tell(report, times)
+
+
+@contextmanager
+def quiet(deployment: Deployment) -> Iterator[None]:
+    """Begin once the pool is full."""
+    deployment.wait_until_quiet()
+    yield
+
+
+def hit(pooled: Deployment, times: dict[str, Times]) -> None:
+    """Take a session from a full pool; then import in it, then look at its warm round trip, once the pool is full."""
+    caller = opener(pooled)
+    pooled.wait_until_quiet()
+    times["hit"].add(caller.run)
+    session = pooled.caller(caller.answer["session_id"])
+    times["hit import"].add(lambda: session.run(IMPORTS))
+    pooled.wait_until_quiet()
+    warm(session, times)
+    for opened in (caller, session):
+        opened.close()
+
+
+def warm(session: Caller, times: dict[str, Times]) -> None:
+    """Call an open session a few times."""
+    session.run()
+    times["warm"].add(session.run, count=WARM_CALLS)
+
+
+def launch(floor: Bare, times: dict[str, Times]) -> None:
+    """Start a container and its kernel, with the service's preload and without any."""
+    loaded = floor.launch()
+    times["floor"].values.append(loaded.total_seconds * 1000)
+    times["container"].values.append(loaded.container_seconds * 1000)
+    cold = floor.launch(preload=())
+    times["cold import"].add(lambda: cold.kernel.run(IMPORTS))
+    floor.destroy(loaded, cold)
+
+
+def start_in_gateway(served: Gateway, times: dict[str, Times]) -> None:
+    """Start a kernel in the gateway and import in it."""
+    kernels = []
+
+    def first_answer() -> None:
+        kernels.append(served.new_kernel())
+        kernels[0].run()
+
+    times["gateway"].add(first_answer)
+    times["gateway import"].add(lambda: kernels[0].run(IMPORTS))
+    served.end(kernels[0])
+
+
+def open_in_peer(peer: LlmSandbox, times: dict[str, Times]) -> None:
+    """Open a session of llm-sandbox and run code in it."""
+    times["llm"].values.append((peer.seconds("open") + peer.seconds("run")) * 1000)
+    peer.seconds("close")
+
+
+def tell(report: Report, times: dict[str, Times]) -> None:
+    """Add the lines."""
+    p50 = {name: found.p50 for name, found in times.items()}
+    none = "" if HAS_POOL else " (no pool)"
+    versus_warm = {"reference": p50["warm"], "reference_name": "warm p50"}
+    report.add(f"new session, pool hit, p50{none}", p50["hit"], "ms", **versus_warm, bar=Bar(4.0), group=GROUP)
+    versus_floor = {"reference": p50["floor"], "reference_name": "container + kernel"}
+    report.add("new session, pool miss, p50", p50["miss"], "ms", **versus_floor, bar=Bar(1.25), group=GROUP)
+    versus_cold = {"reference": p50["cold import"], "reference_name": "cold kernel"}
+    report.add(
+        f"first import numpy, pandas, pyplot, pool hit{none}",
+        p50["hit import"],
+        "ms",
+        **versus_cold,
+        bar=Bar(1 / 20),
+    )
+    report.add("container + kernel with the same preload, p50", p50["floor"], "ms", group=GROUP)
+    report.add("of that, container create + start", p50["container"], "ms")
+    report.add("new kernel: Jupyter Kernel Gateway, no container, p50", p50["gateway"], "ms", group=GROUP)
+    report.add("the same import in it", p50["gateway import"], "ms")
+    if p50["llm"]:
+        report.add("new session: llm-sandbox, no kernel, p50", p50["llm"], "ms", group=GROUP)
