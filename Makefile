@@ -7,7 +7,7 @@ REQUIRE_ALL ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run images test test-hostile soak hostile-soak chaos bench-history check lint types format clean
+.PHONY: help run images test test-hostile soak hostile-soak chaos bench bench-quick bench-history check lint types format clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ hostile-soak: $(VENV)/.test  ## Open 1,000 sessions of hostile code on each driv
 
 soak: $(VENV)/.test  ## Run 10,000 mixed executions, one in ten hostile (about an hour); see tests/soak.
 	$(VENV)/bin/python -m tests.soak.soak --executions 10000
+
+bench: $(VENV)/.test  ## Measure the service beside its floor and its peers (ten minutes); results in benchmarks/results.
+	$(VENV)/bin/python -m benchmarks
+
+bench-quick: $(VENV)/.test  ## The same at a glance (about a minute once the peers are installed).
+	$(VENV)/bin/python -m benchmarks --quick
 
 bench-history: $(VENV)/.test  ## Time the lists with 100,000 past and 1,000 live sessions, on SQLite and PostgreSQL.
 	$(VENV)/bin/python -m benchmarks.history
