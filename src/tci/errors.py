@@ -14,6 +14,7 @@
     ├── Unavailable                  503 unavailable
     ├── Stopping                     503 unavailable
     └── SandboxFailed                500 sandbox_failed
+        ├── EngineAway               503 unavailable
         ├── LaunchTimeout            504 sandbox_timeout
         └── KernelFailed             502 kernel_failed
     SetupError                       start-up only: what is missing and how to get it
@@ -178,6 +179,14 @@ class SandboxFailed(ServiceError):
     """A sandbox could not be launched, or failed in a way that is not the caller's doing."""
 
     code = "sandbox_failed"
+
+
+class EngineAway(SandboxFailed):
+    """The Docker engine does not answer, say since it restarts; the same request will work once it is back."""
+
+    status = 503
+    code = "unavailable"
+    retry_after = 5
 
 
 class LaunchTimeout(SandboxFailed):

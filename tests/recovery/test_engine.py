@@ -38,8 +38,8 @@ def test_engine_restarted_with_live_restore_sessions_answer_with_their_variables
     before = built.sandboxes()
     own_engine.stop(number)
     refused = post(built.instances[0], "print(1)")
-    assert refused.status_code in {500, 503}, refused.text
-    assert refused.json()["error"]["code"] in {"sandbox_failed", "unavailable"}
+    assert refused.status_code == 503, refused.text
+    assert refused.json()["error"]["code"] == "unavailable"
     assert int(refused.headers["retry-after"]) > 0
     own_engine.start(live_restore=True)
     assert built.sandboxes() == before, "the same processes"

@@ -13,7 +13,7 @@ from aiodocker import Docker, DockerError
 from typing_extensions import override
 
 from tci import resources
-from tci.errors import SandboxFailed, SetupError
+from tci.errors import EngineAway, SandboxFailed, SetupError
 from tci.sandbox.cgroup import Cgroup, cgroup_of, cgroup_of_container
 from tci.sandbox.docker_image import image_tag
 from tci.sandbox.docker_spec import (
@@ -230,6 +230,9 @@ def _translated(attempt: str) -> Iterator[None]:
     """Turn the engine's errors into ours, with what was attempted."""
     try:
         yield
+    except aiohttp.ClientConnectionError as error:
+        message = f"The Docker engine does not answer, so it could not {attempt}. Try again soon."
+        raise EngineAway(message) from error
     except (DockerError, aiohttp.ClientError, TimeoutError, OSError) as error:
         message = f"The Docker engine could not {attempt}: {error}"
         raise SandboxFailed(message) from error
