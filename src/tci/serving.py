@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import fcntl
 import os
 import resource
 import signal
@@ -22,6 +21,7 @@ from typing_extensions import override
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
 from tci.errors import SetupError
+from tci.locks import try_lock
 from tci.settings import Settings
 
 log = structlog.get_logger()
@@ -170,12 +170,8 @@ def _only_one(settings: Settings) -> Iterator[None]:
         yield
         return
     with (settings.data_dir / "serve.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"Another 'tci serve' uses {settings.data_dir}. Set TCI_DATA_DIR to another one."
-            ) from None
+        if not try_lock(lock):
+            raise SetupError(f"Another 'tci serve' uses {settings.data_dir}. Set TCI_DATA_DIR to another one.")
         yield
 
 

@@ -5,7 +5,6 @@ One of their processes runs it, the one that holds a lock; where it listens stan
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -14,12 +13,12 @@ import signal
 import socket
 from collections import deque
 from pathlib import Path
-from typing import IO
 
 import structlog
 
 from tci.egress.gate import Proxy
 from tci.egress.squid_config import SquidConfig
+from tci.locks import try_lock
 from tci.settings import EgressPolicy
 
 log = structlog.get_logger()
@@ -73,7 +72,7 @@ class Squid:
         """Keep Squid running for ever, once no other process does; ends it when cancelled."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._directory / "lock").open("w") as lock:
-            while not _try_lock(lock):  # noqa: ASYNC110 (the lock of another process sets no event)
+            while not try_lock(lock):  # noqa: ASYNC110 (the lock of another process sets no event)
                 await asyncio.sleep(LOCK_SECONDS)
             self._kill_stale()
             await self._run()
@@ -154,14 +153,6 @@ def _publish(directory: Path, config: SquidConfig) -> None:
     part = directory / f"{ADDRESS_FILE}.part"
     part.write_text(json.dumps([config.address, config.packages_port, config.open_port]))
     part.rename(directory / ADDRESS_FILE)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -4,10 +4,10 @@ A keeper launches the sandbox, has its gate to the network, and clears it away i
 was left by a crash, and is taken over by whoever finds it first.
 """
 
-import fcntl
 import os
 from pathlib import Path
 
+from tci.locks import try_lock
 from tci.paths import make_private
 
 
@@ -31,9 +31,7 @@ class Keepers:
         path = self._directory / sandbox_id
         while True:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(lock):
                 os.close(lock)
                 return False
             if _is_at(lock, path):
@@ -62,12 +60,7 @@ class Keepers:
             lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:  # it was cleared away in this moment
             return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return False
-        if not _is_at(lock, path):
+        if not (try_lock(lock) and _is_at(lock, path)):
             os.close(lock)
             return False
         self._locks[sandbox_id] = lock

