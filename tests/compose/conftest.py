@@ -124,6 +124,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "TCI_DATA": str(directory / "data"),
         "TCI_PORT": str(port),
         "TCI_BOOTSTRAP_API_KEY": key,
+        # With a pool a new session would not need the door, whose death is to be noticed.
+        "TCI_POOL_SIZE": "0",
         "TCI_CA_BUNDLE": os.environ.get("TCI_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or "/dev/null",
         "POSTGRES_PASSWORD": secrets.token_hex(24),
         "REDIS_PASSWORD": secrets.token_hex(24),

@@ -34,6 +34,9 @@ from tci.settings import Settings
 KILLED = 128 + signal.SIGKILL
 """Exit status of a process that was killed outright, as by the kernel when memory is used up."""
 
+NO_CONNECTION = 900
+"""What aiodocker has for a status where it could not connect."""
+
 ANSWER_SECONDS = 5.0
 """How long the engine may take to say that it is there."""
 
@@ -230,9 +233,9 @@ def _translated(attempt: str) -> Iterator[None]:
     """Turn the engine's errors into ours, with what was attempted."""
     try:
         yield
-    except aiohttp.ClientConnectionError as error:
-        message = f"The Docker engine does not answer, so it could not {attempt}. Try again soon."
-        raise EngineAway(message) from error
     except (DockerError, aiohttp.ClientError, TimeoutError, OSError) as error:
+        if isinstance(error, aiohttp.ClientConnectionError) or getattr(error, "status", None) == NO_CONNECTION:
+            message = f"The Docker engine does not answer, so it could not {attempt}. Try again soon."
+            raise EngineAway(message) from error
         message = f"The Docker engine could not {attempt}: {error}"
         raise SandboxFailed(message) from error
