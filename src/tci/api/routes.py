@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from tci.api.answer import Body, LongAnswer
+from tci.api.dependencies import CallerDep, ServiceDep, UsageDep
 from tci.api.models import (
     ExecuteEnvelope,
     ExecuteRequest,
@@ -19,11 +20,9 @@ from tci.api.models import (
     sessions_envelope,
 )
 from tci.api.usage import UsageEnvelope, UsageRequest, usage_envelope
-from tci.errors import AccountNotFound, InvalidApiKey, InvalidRequest, Stopping
-from tci.sessions.service import SessionService
-from tci.storage.account_store import AccountStore, Caller
+from tci.errors import AccountNotFound, InvalidRequest, Stopping
+from tci.storage.account_store import AccountStore
 from tci.storage.readiness import Readiness
-from tci.storage.usage_store import UsageStore
 
 router = APIRouter(prefix="/tci", tags=["Code Interpreter"])
 
@@ -37,37 +36,12 @@ REQUEST_SCHEMA = {
 }
 
 
-async def authenticate(request: Request) -> Caller:
-    """Return the account of the request's key; raises InvalidApiKey."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    accounts: AccountStore = request.state.accounts
-    caller = await accounts.authenticate(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
-    if caller is None:
-        raise InvalidApiKey
-    return caller
-
-
-# Dependencies are coroutines also where they await nothing: FastAPI runs plain functions in a thread.
-
-
-async def session_service(request: Request) -> SessionService:
-    """Return the service that the lifespan built."""
-    service: SessionService = request.state.sessions
-    return service
-
-
-async def usage_store(request: Request) -> UsageStore:
-    """Return the store that the lifespan built."""
-    store: UsageStore = request.state.usage
-    return store
-
-
-async def usage_request(query: Annotated[UsageRequest, Query()], _caller: "CallerDep") -> UsageRequest:
+async def usage_request(query: Annotated[UsageRequest, Query()], _caller: CallerDep) -> UsageRequest:
     """Parse the query; after the key, so that a stranger learns nothing."""
     return query
 
 
-async def seen_account(request: Request, query: "UsageRequestDep", caller: "CallerDep") -> int | None:
+async def seen_account(request: Request, query: "UsageRequestDep", caller: CallerDep) -> int | None:
     """Return the id of the account whose usage is asked for, None for all; raises AccountNotFound."""
     if not caller.is_admin:
         if query.account not in {None, caller.account}:
@@ -82,7 +56,7 @@ async def seen_account(request: Request, query: "UsageRequestDep", caller: "Call
     return found
 
 
-async def execute_request(request: Request, _caller: "CallerDep") -> ExecuteRequest:
+async def execute_request(request: Request, _caller: CallerDep) -> ExecuteRequest:
     """Parse the body as JSON whatever its Content-Type says; after the key, so that a stranger learns nothing."""
     try:
         return ExecuteRequest.model_validate_json(await request.body())
@@ -105,10 +79,7 @@ async def wire_status(request: Request) -> WireStatus:
     return "success" if generated else "completed"
 
 
-CallerDep = Annotated[Caller, Depends(authenticate)]
-ServiceDep = Annotated[SessionService, Depends(session_service)]
 ExecuteRequestDep = Annotated[ExecuteRequest, Depends(execute_request)]
-UsageDep = Annotated[UsageStore, Depends(usage_store)]
 UsageRequestDep = Annotated[UsageRequest, Depends(usage_request)]
 SeenAccountDep = Annotated[int | None, Depends(seen_account)]
 StatusDep = Annotated[WireStatus, Depends(wire_status)]
