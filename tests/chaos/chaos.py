@@ -31,7 +31,6 @@ MARGIN_SECONDS = 8
 """A session that has less than this to live is not asked for its history at the end."""
 
 SETTINGS = {
-    "session_ttl_seconds": TTL_SECONDS,
     "reap_interval_seconds": 0.5,
     "reconcile_interval_seconds": 4,
     "max_sessions_per_account": 1000,
@@ -182,9 +181,10 @@ class Chaos:
 
 
 @contextmanager
-def chaos(driver: str, kind: Kind, *, seed: int) -> Iterator[Chaos]:
+def chaos(driver: str, kind: Kind, *, seed: int, ttl_seconds: int = TTL_SECONDS) -> Iterator[Chaos]:
     """Give a stack to break, with keys of three accounts."""
-    with stack(driver, kind, workers=WORKERS[kind], is_durable=True, **SETTINGS) as built:
+    settings = {**SETTINGS, "session_ttl_seconds": ttl_seconds}
+    with stack(driver, kind, workers=WORKERS[kind], is_durable=True, **settings) as built:
         others = [built.instances[0].new_key(account) for account in ("second", "third")]
         yield Chaos(built, seed, [KEY, *others])
 

@@ -71,10 +71,12 @@ class Postgresql:
         self.start()
 
     def stop(self) -> None:
-        """Stop it; a server that pg_ctl started is not our child."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        """Stop it; a server that pg_ctl started is not our child, and one that was killed has left its file."""
+        try:
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
             os.kill(pid, signal.SIGINT)
+        except (FileNotFoundError, ProcessLookupError):
+            return
         if self._process is not None:
             self._process.wait(timeout=START_SECONDS)
         assert processes.eventually(lambda: not (self.data / "postmaster.pid").exists(), START_SECONDS)
