@@ -64,27 +64,29 @@ def difference(shown: Block, printed: str) -> str | None:
     return None if re.fullmatch(pattern, "\n".join(actual), re.DOTALL) else f"shown: {expected}\nprinted: {actual}"
 
 
-def _difference(shown: Any, printed: Any, path: str, name: str = "") -> str | None:
-    """Return the first member that differs."""
-    if shown == ANYTHING or (name in VARYING and isinstance(shown, int | float | str) and type(shown) is type(printed)):
+def _difference(shown: Any, printed: Any, path: str) -> str | None:
+    """Return the first member that differs, None if none does."""
+    if shown == ANYTHING:
         return None
     if isinstance(shown, dict) and isinstance(printed, dict):
         names = shown.keys() - {ANYTHING}
         if names - printed.keys() or (ANYTHING not in shown and printed.keys() - names):
             return f"{path}: shown {sorted(shown)}, printed {sorted(printed)}"
-        pairs = [(shown[key], printed[key], f"{path}.{key}", key) for key in sorted(names)]
+        pairs = [(shown[name], printed[name], f"{path}.{name}") for name in sorted(names)]
     elif isinstance(shown, list) and isinstance(printed, list):
-        is_open = shown[-1:] == [ANYTHING]
-        shown = shown[:-1] if is_open else shown
-        if len(printed) < len(shown) or (len(printed) > len(shown) and not is_open):
-            return f"{path}: shown {len(shown)} items, printed {printed}"
-        pairs = [(*pair, f"{path}[{index}]", "") for index, pair in enumerate(zip(shown, printed, strict=False))]
-    elif isinstance(shown, int | float) and isinstance(printed, int | float) and name in VARYING:
+        first = [item for item in shown if item != ANYTHING]
+        if len(printed) < len(first) or (first == shown and len(printed) > len(first)):
+            return f"{path}: shown {len(first)} items, printed {printed}"
+        pairs = [(*pair, f"{path}[{index}]") for index, pair in enumerate(zip(first, printed, strict=False))]
+    elif path.rpartition(".")[2] in VARYING and _kind(shown) is _kind(printed):
         return None
     else:
-        same = _form(shown) == _form(printed)
-        return None if same else f"{path}: shown {shown!r}, printed {printed!r}"
+        return None if _form(shown) == _form(printed) else f"{path}: shown {shown!r}, printed {printed!r}"
     return next((found for pair in pairs if (found := _difference(*pair))), None)
+
+
+def _kind(value: Any) -> type:
+    return float if isinstance(value, int) else type(value)
 
 
 def _form(value: Any) -> Any:
