@@ -8,8 +8,9 @@ from typing import Any, TypedDict
 
 import structlog
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from tci.api import document, failure, middleware, routes
+from tci.api import document, failure, mcp_mount, middleware, routes
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
@@ -42,6 +43,7 @@ class State(TypedDict):
     usage: UsageStore
     settings: Settings
     readiness: Readiness
+    mcp: ASGIApp
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +170,20 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 parts.pool.run(),
                 run_proxy(settings),
             )
-            async with running(*loops):
+            # Not at the top: the SDK takes a second and 30 MB, which only what serves is to spend.
+            from tci.mcp.server import open_mcp  # noqa: PLC0415
+            from tci.mcp.session_tools import SessionTools  # noqa: PLC0415
+            from tci.mcp.tools import Tools  # noqa: PLC0415
+
+            tools = Tools(SessionTools(parts.sessions).offered())
+            async with running(*loops), open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
                     "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
+                    "mcp": mcp.handle_request,
                 }
                 await parts.sessions.settle()
             if ends_sessions:
@@ -193,6 +202,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.include_router(routes.health)
     app.include_router(routes.router, responses=document.FAILURES)
     app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    app.router.routes.append(mcp_mount.route())
     document.install(app)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(middleware.OneSlash)

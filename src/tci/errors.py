@@ -4,6 +4,7 @@
     ├── InvalidRequest               400 invalid_request
     │   └── InvalidFile              400 invalid_file
     ├── InvalidApiKey                401 invalid_api_key
+    ├── OriginNotAllowed             403 origin_not_allowed
     ├── SessionNotFound              404 session_not_found
     ├── AccountNotFound              404 account_not_found
     ├── BodyTooLarge                 413 body_too_large
@@ -62,6 +63,17 @@ class InvalidApiKey(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("Invalid API key. Send a valid one as 'Authorization: Bearer <key>'.")
+
+
+class OriginNotAllowed(ServiceError):
+    """The request comes from a page in a browser; nothing was run."""
+
+    status = 403
+    code = "origin_not_allowed"
+    type = "invalid_request_error"
+
+    def __init__(self) -> None:
+        super().__init__("Requests from this origin are not allowed. The operator may list it in TCI_MCP_ORIGINS.")
 
 
 class SessionNotFound(ServiceError):
