@@ -10,11 +10,12 @@ import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tci.api import document, failure, mcp_mount, middleware, routes
+from tci.api import document, failure, file_routes, mcp_mount, middleware, routes
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
+from tci.sessions.files import SessionFiles
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.pool import WarmPool
@@ -40,6 +41,7 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    files: SessionFiles
     usage: UsageStore
     settings: Settings
     readiness: Readiness
@@ -53,6 +55,7 @@ class Parts:
     accounts: AccountStore
     store: SessionStore
     sessions: SessionService
+    files: SessionFiles
     usage: UsageStore
     pool: WarmPool
     reaper: Reaper
@@ -109,6 +112,12 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             outbox=outbox,
         )
         stack.callback(service.close)
+        files = SessionFiles(
+            service=service,
+            driver=driver,
+            connect=lambda session: sandboxes.connect(session.sandbox_id, session.kernel_key),
+            disk_bytes=settings.sandbox_disk_bytes,
+        )
         reaper = Reaper(
             settings=settings,
             driver=driver,
@@ -123,6 +132,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             accounts=AccountStore(engine),
             store=store,
             sessions=service,
+            files=files,
             usage=UsageStore(engine),
             pool=pool,
             reaper=reaper,
@@ -180,6 +190,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
+                    "files": parts.files,
                     "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
@@ -200,8 +211,9 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
-    app.include_router(routes.router, responses=document.FAILURES)
-    app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    for router in (routes.router, file_routes.router):
+        app.include_router(router, responses=document.FAILURES)
+        app.include_router(router, prefix="/v1", include_in_schema=False)
     app.router.routes.append(mcp_mount.route())
     document.install(app)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
