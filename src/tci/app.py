@@ -181,11 +181,12 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 run_proxy(settings),
             )
             # Not at the top: the SDK takes a second and 30 MB, which only what serves is to spend.
+            from tci.mcp.file_tools import FileTools  # noqa: PLC0415
             from tci.mcp.server import open_mcp  # noqa: PLC0415
             from tci.mcp.session_tools import SessionTools  # noqa: PLC0415
             from tci.mcp.tools import Tools  # noqa: PLC0415
 
-            tools = Tools(SessionTools(parts.sessions).offered())
+            tools = Tools([*SessionTools(parts.sessions).offered(), *FileTools(parts.files).offered()])
             async with running(*loops), open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp:
                 yield {
                     "accounts": parts.accounts,

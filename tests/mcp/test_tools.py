@@ -30,7 +30,14 @@ async def test_client_agrees_and_lists_tools_with_schemas(live_service: Service,
         assert client.server_info is not None
         assert client.server_info.name == "tci"
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert {"run_code", "list_sessions", "end_session"} <= tools.keys()
+    assert tools.keys() == {
+        "run_code",
+        "list_sessions",
+        "end_session",
+        "list_files",
+        "read_file",
+        "write_file",
+    }
     assert tools["run_code"].input_schema["required"] == ["code"]
     assert {"session_id", "files", "timeout"} < tools["run_code"].input_schema["properties"].keys()
     for tool in tools.values():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from pydantic import BaseModel, ConfigDict
 
+from tci.api.file_models import FileModel
 from tci.api.models import Moment
 from tci.errors import ServiceError
 from tci.kernel.outputs import Output, OutputType
@@ -60,36 +61,13 @@ class SessionsResult(Result):
     sessions: list[SessionResult]
 
 
-class FileResult(Result):
-    """A file of a session."""
-
-    name: str
-    size: int
-    modified_at: Moment
-    type: str
-    mime: str | None
-
-
-class FilesResult(Result):
-    """Data of list_files."""
-
-    files: list[FileResult]
-    is_complete: bool
-
-
 class ReadResult(Result):
-    """Data of read_file."""
+    """Data of read_file: the part that was read, and whether the file ends with it."""
 
-    file: FileResult
+    file: FileModel
     start: int
     length: int
     is_complete: bool
-
-
-class WriteResult(Result):
-    """Data of write_file."""
-
-    file: FileResult
 
 
 class EndResult(Result):
@@ -120,7 +98,7 @@ def executed(execution: Execution) -> CallToolResult:
     )
 
 
-def told(text: str, data: Result) -> CallToolResult:
+def told(text: str, data: BaseModel) -> CallToolResult:
     """Return a sentence or a table, and its data."""
     return CallToolResult(content=[TextContent(text=text)], structured_content=data.model_dump(mode="json"))
 

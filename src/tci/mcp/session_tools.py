@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from mcp.types import CallToolResult
 
-from tci.errors import SessionNotFound
 from tci.mcp.arguments import EndSession, ListSessions, RunCode
 from tci.mcp.offer import Offer
 from tci.mcp.results import EndResult, ExecutionResult, SessionResult, SessionsResult, executed, told
@@ -61,8 +60,5 @@ class SessionTools:
         return told("\n".join(lines) or "There are no live sessions.", data)
 
     async def _end_session(self, caller: Caller, end: EndSession) -> CallToolResult:
-        found = {session.id: session for session in await self._sessions.list_sessions(caller)}
-        if end.session_id not in found:
-            raise SessionNotFound(end.session_id)
-        await self._sessions.end(found[end.session_id], EndReason.ENDED)
+        await self._sessions.end(await self._sessions.find(caller, end.session_id), EndReason.ENDED)
         return told(f"Session {end.session_id} has ended.", EndResult(session_id=end.session_id, ended=True))
