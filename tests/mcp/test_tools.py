@@ -175,21 +175,34 @@ async def begun(service: Service, session_id: str) -> None:
     pytest.fail("it did not begin")
 
 
-async def test_client_that_leaves_interrupts_its_code(live_service: Service, mode: str) -> None:
-    session_id = live_service.run("import time; is_over = False")["session_id"]
-    code = "try:\n    while True: time.sleep(0.01)\nfinally:\n    is_over = True"
+async def begin_and_leave(service: Service, mode: str, code: str) -> str:
+    """Begin code in a session, go away while it runs, and return the session's id."""
+    session_id: str = service.run("import time")["session_id"]
 
     async def call() -> None:
-        async with connected(live_service, mode=mode) as client:
+        async with connected(service, mode=mode) as client:
             await client.call_tool("run_code", {"code": code, "session_id": session_id})
 
     left = asyncio.create_task(call())
-    await begun(live_service, session_id)
+    await begun(service, session_id)
     await asyncio.sleep(0.5)
     left.cancel()
     await asyncio.wait({left})
+    return session_id
+
+
+async def test_client_that_leaves_interrupts_its_code(live_service: Service, mode: str) -> None:
+    code = "is_over = False\ntry:\n    while True: time.sleep(0.01)\nfinally:\n    is_over = True"
+    session_id = await begin_and_leave(live_service, mode, code)
     # It waits for its turn, which comes when the loop has ended.
     assert await asyncio.to_thread(live_service.stdout, "print(is_over)", session_id) == "True\n"
+
+
+async def test_client_that_leaves_code_that_does_not_stop_loses_its_session(live_service: Service, mode: str) -> None:
+    code = "while True:\n    try: time.sleep(1)\n    except KeyboardInterrupt: pass"
+    session_id = await begin_and_leave(live_service, mode, code)
+    answer = await asyncio.to_thread(live_service.post, {"code": "1", "session_id": session_id, "timeout": 20})
+    assert answer.status_code == 404
 
 
 async def test_code_that_ends_while_the_service_stops_is_answered(start_service: Callable[..., Service]) -> None:
