@@ -45,6 +45,15 @@ async def test_long_text_is_read_in_parts_that_end_between_characters(live_servi
     assert "".join(parts) == "aä€" * 5
 
 
+async def test_text_that_json_makes_long_is_read_as_far_as_a_client_takes(live_service: Service) -> None:
+    session_id = live_service.run("open('bells.txt', 'w').write('\\x07' * 400_000)")["session_id"]
+    async with connected(live_service, mode="legacy") as client:
+        read = await call(client, "read_file", session_id=session_id, path="bells.txt", length=400_000)
+    [text] = texts(read)
+    assert 100_000 < len(text) < 150_000
+    assert (read.structured_content["length"], read.structured_content["is_complete"]) == (len(text), False)
+
+
 async def test_image_is_an_image_and_other_bytes_are_a_resource(live_service: Service) -> None:
     session_id = live_service.run("")["session_id"]
     png, other = b"\x89PNG\r\n\x1a\n" + bytes(20), b"\xff\0\1"

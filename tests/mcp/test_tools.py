@@ -69,6 +69,26 @@ async def test_plot_is_an_image(live_service: Service, mode: str) -> None:
     assert "image/png" in output["mime_types"]
 
 
+async def test_flood_is_cut_to_what_a_client_takes(live_service: Service, mode: str) -> None:
+    code = "print('\\x07' * 10**6, '\U0001f600' * 10**6)\nfor n in range(2000): display(n)\n1 / 0"
+    async with connected(live_service, mode=mode) as client:
+        result = await client.call_tool("run_code", {"code": code})
+    assert result.is_error
+    first, *numbers, error, last = texts(result)
+    assert "characters left out ...]" in first
+    assert numbers[-1] == "1999"
+    assert "ZeroDivisionError" in error
+    assert last.startswith("[1002 outputs in the middle left out]\n[session ses_")
+
+
+async def test_image_that_is_too_large_is_told_of(live_service: Service, mode: str) -> None:
+    code = "import os; from IPython.display import Image; display(Image(data=os.urandom(10**6), format='png'))"
+    async with connected(live_service, mode=mode) as client:
+        result = await client.call_tool("run_code", {"code": code})
+    assert images(result) == []
+    assert texts(result)[0] == "[image/png, 1000000 bytes: too large to be shown here]"
+
+
 async def test_files_are_written_before_the_code_runs(live_service: Service) -> None:
     files = [{"name": "dir/text.txt", "content": "text"}, file_of("bytes.bin", b"\xff\0")]
     async with connected(live_service) as client:

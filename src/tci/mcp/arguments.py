@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tci.api.models import File
 
-MAX_READ_BYTES = 4 * 1024 * 1024
-"""Most of a file that one call reads: an agent has little room, and the answer is held in memory."""
+MAX_READ_BYTES = 512 * 1024
+"""Most of a file that one call reads; in base64 it must fit into an answer."""
 
 READ_BYTES = 256 * 1024
 

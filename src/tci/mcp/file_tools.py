@@ -20,13 +20,14 @@ from tci.kernel.files import FileType
 from tci.mcp.arguments import ListFiles, ReadFile, WriteFile
 from tci.mcp.offer import Offer
 from tci.mcp.results import IMAGES, ReadResult, told
+from tci.mcp.room import ANSWER_BYTES, beginning
 from tci.sessions.files import SessionFiles
 from tci.storage.account_store import Caller
 
 CHUNK_BYTES = 512 * 1024
 
-MAX_LINES = 500
-"""Most files that an agent is told of; the data has them all."""
+MAX_LISTED = 500
+"""Most files that an agent is told of."""
 
 
 class FileTools:
@@ -65,9 +66,10 @@ class FileTools:
 
     async def _list(self, caller: Caller, asked: ListFiles) -> CallToolResult:
         found = await self._files.list(caller, asked.session_id)
-        data = FileList(files=[FileModel.of(info) for info in found.files], is_complete=found.is_complete)
-        lines = [_line(file) for file in data.files[:MAX_LINES]]
-        if not data.is_complete or len(data.files) > MAX_LINES:
+        listed = [FileModel.of(info) for info in found.files[:MAX_LISTED]]
+        data = FileList(files=listed, is_complete=found.is_complete and len(listed) == len(found.files))
+        lines = [_line(file) for file in listed]
+        if not data.is_complete:
             lines.append("... and more")
         return told("\n".join(lines) or "There are no files.", data)
 
@@ -80,9 +82,8 @@ class FileTools:
             async for chunk in chunks:
                 content += chunk
         file = FileModel.of(info)
-        is_complete = asked.start + len(content) >= file.size
-        is_whole = is_complete and asked.start == 0
-        block, length = _block(asked, file, bytes(content), is_complete=is_complete, is_whole=is_whole)
+        block, length = _block(asked, file, bytes(content))
+        is_complete = asked.start + length >= file.size
         data = ReadResult(file=file, start=asked.start, length=length, is_complete=is_complete)
         return CallToolResult(content=[block], structured_content=data.model_dump(mode="json"))
 
@@ -97,19 +98,19 @@ def _line(file: FileModel) -> str:
     return f"{file.name}{size}"
 
 
-def _block(
-    asked: ReadFile, file: FileModel, content: bytes, *, is_complete: bool, is_whole: bool
-) -> tuple[ContentBlock, int]:
+def _block(asked: ReadFile, file: FileModel, content: bytes) -> tuple[ContentBlock, int]:
     """Return what an agent is shown of a file, and how many bytes of it that is."""
     mime = file.mime or ANY_BYTES
-    if mime in IMAGES and is_whole:
+    is_last = asked.start + len(content) >= file.size
+    if mime in IMAGES and asked.start == 0 and is_last:
         return ImageContent(data=base64.b64encode(content).decode(), mime_type=mime), len(content)
     try:
         # A character that the part ends within is left to the next part.
-        text = codecs.getincrementaldecoder("utf-8")().decode(content, final=is_complete)
+        text = codecs.getincrementaldecoder("utf-8")().decode(content, final=is_last)
     except UnicodeDecodeError:
         text = "\0"
     if "\0" not in text and bool(text) is bool(content):
+        text = beginning(text, ANSWER_BYTES)
         return TextContent(text=text), len(text.encode())
     uri = f"tci://{asked.session_id}/{quote(file.name)}"
     blob = BlobResourceContents(uri=uri, mime_type=mime, blob=base64.b64encode(content).decode())

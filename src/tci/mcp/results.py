@@ -1,20 +1,24 @@
 """What the tools answer: content that an agent reads, and beside it the same facts as data for programs."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
+from mcp.types import CallToolResult, ContentBlock, TextContent
 from pydantic import BaseModel, ConfigDict
 
 from tci.api.file_models import FileModel
 from tci.api.models import Moment
 from tci.errors import ServiceError
 from tci.kernel.outputs import Output, OutputType
+from tci.mcp.room import MAX_BLOCKS, Room
 from tci.sessions.session import Execution, Verdict
 
 IMAGES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 """What agents can see; of several pictures of one display they are shown the first of these."""
+
+MAX_TYPES = 8
+"""Most media types that are told of one output."""
 
 TEXTS = ("text/markdown", "text/plain", "text/html")
 
@@ -80,6 +84,9 @@ class EndResult(Result):
 def executed(execution: Execution) -> CallToolResult:
     """Return what a run showed. Code that raised is an error of the tool, so that the agent looks at the traceback."""
     outputs = execution.outputs.items()
+    has_error = any(output.type is OutputType.ERROR for output in outputs)
+    left_out = max(0, len(outputs) - MAX_BLOCKS)
+    outputs = outputs[: MAX_BLOCKS // 2] + outputs[MAX_BLOCKS // 2 + left_out :]
     data = ExecutionResult(
         session_id=execution.session_id,
         verdict=execution.verdict,
@@ -90,7 +97,8 @@ def executed(execution: Execution) -> CallToolResult:
     )
     # Agents are shown the content alone, and need the id to go on.
     last = f"[session {execution.session_id}, verdict {execution.verdict}]"
-    has_error = any(output.type is OutputType.ERROR for output in outputs)
+    if left_out:
+        last = f"[{left_out} outputs in the middle left out]\n{last}"
     return CallToolResult(
         content=[*_content(outputs), TextContent(text=last)],
         structured_content=data.model_dump(mode="json"),
@@ -110,23 +118,24 @@ def refused(error: ServiceError) -> CallToolResult:
 
 
 def _types(output: Output) -> OutputTypes:
-    mime_types = list(output.data) if isinstance(output.data, dict) else None
+    mime_types = list(output.data)[:MAX_TYPES] if isinstance(output.data, dict) else None
     return OutputTypes(type=output.type.value, mime_types=mime_types)
 
 
-def _content(outputs: tuple[Output, ...]) -> Iterator[ContentBlock]:
+def _content(outputs: Sequence[Output]) -> Iterator[ContentBlock]:
+    room = Room()
     for output in outputs:
         if isinstance(output.data, str):
-            yield TextContent(text=output.data)
+            yield room.text(output.data)
         else:
-            yield _display(output.data)
+            yield _display(output.data, room)
 
 
-def _display(bundle: dict[str, Any]) -> ContentBlock:
+def _display(bundle: dict[str, Any], room: Room) -> ContentBlock:
     for mime in IMAGES:
         if isinstance(bundle.get(mime), str):
-            return ImageContent(data="".join(bundle[mime].split()), mime_type=mime)
+            return room.image("".join(bundle[mime].split()), mime)
     for mime in TEXTS:
         if isinstance(bundle.get(mime), str):
-            return TextContent(text=bundle[mime])
-    return TextContent(text=f"[{', '.join(bundle)}]")
+            return room.text(bundle[mime])
+    return room.text(f"[{', '.join(bundle)}]")

@@ -7,6 +7,7 @@ from mcp.types import CallToolResult
 from tci.mcp.arguments import EndSession, ListSessions, RunCode
 from tci.mcp.offer import Offer
 from tci.mcp.results import EndResult, ExecutionResult, SessionResult, SessionsResult, executed, told
+from tci.mcp.room import MAX_BLOCKS
 from tci.sessions.service import SessionService
 from tci.storage.account_store import Caller
 from tci.storage.session_store import EndReason
@@ -54,7 +55,7 @@ class SessionTools:
         return executed(execution)
 
     async def _list_sessions(self, caller: Caller, _: ListSessions) -> CallToolResult:
-        found = await self._sessions.list_sessions(caller)
+        found = (await self._sessions.list_sessions(caller))[:MAX_BLOCKS]
         data = SessionsResult(sessions=[SessionResult.model_validate(session) for session in found])
         lines = [f"{each.id}  expires {each.expires_at:%H:%M} UTC, {each.execute_count} executions" for each in found]
         return told("\n".join(lines) or "There are no live sessions.", data)
