@@ -132,7 +132,7 @@ class KernelFiles:
             # Its parts are not to lie about; a kernel that does not answer has given them up with itself.
             await asyncio.shield(self._drop(token))
             raise
-        return replace(info, size=start)
+        return replace(info, size=start, type=FileType.FILE)
 
     async def delete(self, name: str) -> None:
         """Remove a file, a link or an empty directory; raises FileNotFound, InvalidRequest and KernelFailed."""
