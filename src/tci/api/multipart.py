@@ -1,5 +1,6 @@
 """The parts of a multipart/form-data body as they come: no more of one is held than came in one piece."""
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -8,6 +9,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tci.errors import InvalidRequest
+
+# It warns of every malformed form, which is its sender's business.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 MAX_PARTS = 1000
 

@@ -27,6 +27,8 @@ MAX_VERSION_CHARACTERS = 64
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+MAX_INT = 2**63 - 1
+
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LATEST_MICROSECONDS = int(dt.datetime(9999, 1, 1, tzinfo=dt.UTC).timestamp()) * 10**6
 """Code may set a file's time to any; what no calendar has is shown as the end or the beginning of this one."""
@@ -71,8 +73,8 @@ class Entry(msgspec.Struct):
     """What the launcher says of a file."""
 
     name: str
-    size: Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
-    modified: Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
+    modified: Annotated[int, msgspec.Meta(ge=-MAX_INT, le=MAX_INT)]
     type: FileType
 
 
@@ -132,7 +134,7 @@ class KernelFiles:
             # Its parts are not to lie about; a kernel that does not answer has given them up with itself.
             await asyncio.shield(self._drop(token))
             raise
-        return replace(info, size=start)
+        return replace(info, size=start, type=FileType.FILE)
 
     async def delete(self, name: str) -> None:
         """Remove a file, a link or an empty directory; raises FileNotFound, InvalidRequest and KernelFailed."""

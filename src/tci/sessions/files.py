@@ -8,6 +8,7 @@ from tci.errors import InvalidRequest, KernelFailed, SessionNotFound
 from tci.kernel.client import KernelClient
 from tci.kernel.files import CHUNK_BYTES, FileInfo, FoundFile, KernelFiles, Listing
 from tci.kernel.names import fault_of, fault_of_existing
+from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver
 from tci.sessions.runner import DEATH_LOOK_SECONDS, DEATH_LOOKS, reason_of_death
 from tci.sessions.service import SessionService
@@ -97,12 +98,12 @@ class SessionFiles:
         try:
             async with kernel.control() as ask:
                 yield KernelFiles(ask, disk_bytes=self._disk_bytes)
-        except KernelFailed:
-            await self._require_life(session)
+        except KernelFailed as error:
+            await self._require_life(session, looks=DEATH_LOOKS if isinstance(error.__cause__, ConnectionLost) else 1)
             raise
 
-    async def _require_life(self, session: Session) -> None:
-        for _ in range(DEATH_LOOKS):
+    async def _require_life(self, session: Session, *, looks: int) -> None:
+        for _ in range(looks):
             status = await self._driver.inspect(session.sandbox_id)
             if status is None or not status.is_running:
                 reason = await self._service.end(session, reason_of_death(status))

@@ -73,7 +73,7 @@ class Files:
         With a version, which an earlier call returned, a file that has taken its name since is not read.
         """
         with self._parent(name) as (directory, base):
-            descriptor = open_descriptor(base, FILE, dir_fd=directory)
+            descriptor = _open_file(base, directory)
         try:
             found = fstat(descriptor)
             _require_whole_file(found)
@@ -183,6 +183,17 @@ def _type_of(mode: int) -> str:
         if is_kind(mode):
             return kind
     return "other"
+
+
+def _open_file(base: str, directory: int) -> int:
+    try:
+        return open_descriptor(base, FILE, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link") from None
+        if error.errno == errno.ENXIO:  # a socket
+            raise PermissionError(errno.EPERM, "is not a regular file") from None
+        raise
 
 
 def _require_whole_file(found: Any) -> None:
