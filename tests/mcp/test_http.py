@@ -1,5 +1,6 @@
 """The protocol's one path over HTTP: who is let in, and that no request needs another before it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -30,6 +31,12 @@ def test_wrong_key_is_refused(live_service: Service, authorization: str) -> None
 def test_page_in_a_browser_is_refused(live_service: Service) -> None:
     for origin in ("https://evil.example", live_service.url, "null", ""):
         assert_failure(post(live_service, Origin=origin), 403, "origin_not_allowed")
+
+
+def test_page_that_the_operator_lists_is_let_in(start_service: Callable[..., Service]) -> None:
+    service = start_service(mcp_origins="https://a.example, https://b.example")
+    assert post(service, Origin="https://b.example").status_code == 200
+    assert_failure(post(service, Origin="https://c.example"), 403, "origin_not_allowed")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS"])
