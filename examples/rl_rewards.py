@@ -1,6 +1,6 @@
 """Rewards for code that a model wrote: 1.0 right, 0.0 wrong, null where a machine failed and nothing is known.
 
-    TCI_URL=http://127.0.0.1:8000 TCI_API_KEY=tci_... python examples/rl_rewards.py problems.jsonl
+    TCI_BASE_URL=http://127.0.0.1:8000 TCI_API_KEY=tci_... python examples/rl_rewards.py problems.jsonl
 
 A line of the file is {"answer": the model's code, "tests": code that prints what is judged, "expected": what that must
 be}. The expected text is compared here and never enters the sandbox, so no answer can print it without computing it.
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=300.0, help="with a server that is away or full, in seconds")
     given = parser.parse_args()
     problems = [Problem(**json.loads(line)) for line in given.problems.read_text().splitlines()]
-    url, key = os.environ.get("TCI_URL", "http://127.0.0.1:8000"), os.environ["TCI_API_KEY"]
+    url, key = os.environ.get("TCI_BASE_URL", "http://127.0.0.1:8000"), os.environ["TCI_API_KEY"]
     asyncio.run(
         grade(problems, url=url, key=key, workers=given.workers, timeout=given.timeout, patience=given.patience)
     )

@@ -25,7 +25,12 @@ def test_every_test_and_file_that_a_document_names_exists(document: Path) -> Non
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "docker-compose.yml"], ids=lambda path: path.name)
 def test_every_setting_that_a_document_names_exists(document: Path) -> None:
     settings = {f"TCI_{name.upper()}" for name in Settings.model_fields}
-    others = {"TCI_API_KEY", "TCI_ADMIN_KEY", "TCI_URL", "TCI_TEST_REQUIRE_ALL"}  # of the examples, and of the tests
+    others = {
+        "TCI_API_KEY",
+        "TCI_ADMIN_KEY",
+        "TCI_BASE_URL",
+        "TCI_TEST_REQUIRE_ALL",
+    }  # of the examples, and of the tests
     others |= {"TCI_DATA", "TCI_ENGINE_SOCKET", "TCI_ENV_FILE", "TCI_IMAGE", "TCI_PUBLISH"}  # of docker-compose.yml
     named = set(re.findall(r"\bTCI_[A-Z_]+[A-Z]\b", document.read_text()))
     assert named <= settings | others

@@ -1,4 +1,4 @@
-"""Imports go down only: api -> sessions -> {kernel, sandbox, storage}; beside them doctor -> these, door -> sandbox."""
+"""Imports go down only: mcp -> api -> sessions -> {kernel, sandbox, storage}; beside them doctor, door -> sandbox."""
 
 import ast
 import sys
@@ -17,6 +17,7 @@ TOP = {"app", "cli", "serving", "__main__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "api": {"api", "sessions", "kernel", "sandbox", "storage"},
+    "mcp": {"mcp", "api", "sessions", "kernel", "storage"},
     "door": {"door", "sandbox"},
     "doctor": {"doctor", "egress", "kernel", "sandbox", "storage"},
     "sessions": {"sessions", "kernel", "sandbox", "storage", "egress"},
@@ -86,6 +87,7 @@ def test_web_framework_is_known_to_the_api_alone() -> None:
         ("tci.doctor.run", "tci.sessions.opener"),
         ("tci.sessions.opener", "tci.doctor.run"),
         ("tci.api.routes", "tci.app"),
+        ("tci.api.mcp_mount", "tci.mcp.server"),
         ("tci.door.door", "tci.sessions.opener"),
         ("tci.sessions.opener", "tci.door.request"),
     ],

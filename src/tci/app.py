@@ -8,12 +8,14 @@ from typing import Any, TypedDict
 
 import structlog
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from tci.api import document, failure, middleware, routes
+from tci.api import document, failure, file_routes, mcp_mount, middleware, routes
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
+from tci.sessions.files import SessionFiles
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.pool import WarmPool
@@ -39,9 +41,11 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    files: SessionFiles
     usage: UsageStore
     settings: Settings
     readiness: Readiness
+    mcp: ASGIApp
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Parts:
     accounts: AccountStore
     store: SessionStore
     sessions: SessionService
+    files: SessionFiles
     usage: UsageStore
     pool: WarmPool
     reaper: Reaper
@@ -107,6 +112,12 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             outbox=outbox,
         )
         stack.callback(service.close)
+        files = SessionFiles(
+            service=service,
+            driver=driver,
+            connect=lambda session: sandboxes.connect(session.sandbox_id, session.kernel_key),
+            disk_bytes=settings.sandbox_disk_bytes,
+        )
         reaper = Reaper(
             settings=settings,
             driver=driver,
@@ -121,6 +132,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             accounts=AccountStore(engine),
             store=store,
             sessions=service,
+            files=files,
             usage=UsageStore(engine),
             pool=pool,
             reaper=reaper,
@@ -168,13 +180,22 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 parts.pool.run(),
                 run_proxy(settings),
             )
-            async with running(*loops):
+            # Not at the top: the SDK takes a second and 30 MB, which only what serves is to spend.
+            from tci.mcp.file_tools import FileTools  # noqa: PLC0415
+            from tci.mcp.server import open_mcp  # noqa: PLC0415
+            from tci.mcp.session_tools import SessionTools  # noqa: PLC0415
+            from tci.mcp.tools import Tools  # noqa: PLC0415
+
+            tools = Tools([*SessionTools(parts.sessions).offered(), *FileTools(parts.files).offered()])
+            async with running(*loops), open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
+                    "files": parts.files,
                     "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
+                    "mcp": mcp.handle_request,
                 }
                 await parts.sessions.settle()
             if ends_sessions:
@@ -191,8 +212,10 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
-    app.include_router(routes.router, responses=document.FAILURES)
-    app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    for router in (routes.router, file_routes.router):
+        app.include_router(router, responses=document.FAILURES)
+        app.include_router(router, prefix="/v1", include_in_schema=False)
+    app.router.routes.append(mcp_mount.route())
     document.install(app)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(middleware.OneSlash)

@@ -4,9 +4,13 @@
     ├── InvalidRequest               400 invalid_request
     │   └── InvalidFile              400 invalid_file
     ├── InvalidApiKey                401 invalid_api_key
+    ├── OriginNotAllowed             403 origin_not_allowed
     ├── SessionNotFound              404 session_not_found
     ├── AccountNotFound              404 account_not_found
+    ├── FileNotFound                 404 file_not_found
     ├── BodyTooLarge                 413 body_too_large
+    ├── DiskFull                     413 disk_full
+    ├── RangeNotSatisfiable          416 range_not_satisfiable
     ├── SessionLimitReached          429 quota_exceeded
     ├── QuotaReached                 429 quota_exceeded, or rate_limited for executions a minute
     ├── TooManyWaiting               429 rate_limited
@@ -64,6 +68,17 @@ class InvalidApiKey(ServiceError):
         super().__init__("Invalid API key. Send a valid one as 'Authorization: Bearer <key>'.")
 
 
+class OriginNotAllowed(ServiceError):
+    """The request comes from a page in a browser; nothing was run."""
+
+    status = 403
+    code = "origin_not_allowed"
+    type = "invalid_request_error"
+
+    def __init__(self) -> None:
+        super().__init__("Requests from this origin are not allowed. The operator may list it in TCI_MCP_ORIGINS.")
+
+
 class SessionNotFound(ServiceError):
     """The session never existed, has ended, or belongs to another account: one answer for all.
 
@@ -101,6 +116,42 @@ class BodyTooLarge(ServiceError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The request body is larger than the limit of {limit} bytes.")
+
+
+class FileNotFound(ServiceError):
+    """The session has no file of this name."""
+
+    status = 404
+    code = "file_not_found"
+    type = "invalid_request_error"
+    param = "path"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"File {name[:200]} was not found in the session.")
+
+
+class DiskFull(ServiceError):
+    """The session has no room for a file; nothing of it was kept."""
+
+    status = 413
+    code = "disk_full"
+    type = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The file does not fit on the session's disk of {limit} bytes; nothing of it was kept.")
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The range of bytes that was asked for begins behind the file's end."""
+
+    status = 416
+    code = "range_not_satisfiable"
+    type = "invalid_request_error"
+    param = "range"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes, none of them in the range that was asked for.")
+        self.size = size
 
 
 class SessionLimitReached(ServiceError):

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(64 * MIB, gt=0, description="Largest request body, in bytes.")
+    mcp_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins of pages in browsers that may use /mcp, by commas; empty: none."
+    )
     session_ttl_seconds: int = Field(3600, gt=0, description="Life of a session from its start, in seconds.")
     session_price_usd: str = Field(
         "0.03", pattern=r"^\d+(\.\d{1,6})?$", description="Price of one session, in US dollars."
@@ -151,7 +154,7 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """Let `TCI_X=` in a file mean the default: the way `.env.example` shows a setting that has none."""
         unset = {name: value for name, value in values.items() if value != ""}
-        for name in ("preload", "egress_hosts"):
+        for name in ("preload", "egress_hosts", "mcp_origins"):
             if isinstance(unset.get(name), str):
                 unset[name] = tuple(part.strip() for part in str(unset[name]).split(",") if part.strip())
         return unset

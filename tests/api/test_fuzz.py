@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -22,9 +23,10 @@ HARMLESS = "1+1"
 CODES = {
     400: {"invalid_request", "invalid_file"},
     401: {"invalid_api_key"},
-    404: {"session_not_found", "account_not_found"},
+    404: {"session_not_found", "account_not_found", "file_not_found"},
     405: {"method_not_allowed"},
-    413: {"body_too_large"},
+    413: {"body_too_large", "disk_full"},
+    416: {"range_not_satisfiable"},
     429: {"quota_exceeded", "rate_limited"},
     503: {"no_capacity", "unavailable"},
 }
@@ -250,6 +252,36 @@ def test_any_timeout_gets_a_documented_answer(fuzzed: Service, sessions: Session
         assert (answer.status_code == HTTPStatus.BAD_REQUEST) is (timeout > 10)
 
     check()
+
+
+FILE_NAMES = st.text(st.characters(), max_size=20).map(lambda name: name.encode("utf-8", "surrogatepass")) | st.binary()
+RANGES = (
+    st.none() | st.from_regex(r"bytes=\d{0,3}-\d{0,3}(,\d-)?", fullmatch=True) | st.sampled_from(["bytes", "x=1-2"])
+)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES, ids=["plain", "v1"])
+def test_any_file_name_and_range_get_a_documented_answer(fuzzed: Service, sessions: Sessions, prefix: str) -> None:
+    statuses: set[int] = set()
+
+    @settings(BOUNDED, max_examples=50)
+    @given(
+        FILE_NAMES, RANGES, st.sampled_from(["PUT", "GET", "HEAD", "DELETE", "POST", "PATCH"]), st.binary(max_size=99)
+    )
+    def check(name: bytes, asked: str | None, method: str, content: bytes) -> None:
+        headers = {} if asked is None else {"range": asked}
+        path = f"{prefix}/tci/sessions/{sessions.current()}/files/{quote(name[:100])}"
+        for each in (method, "GET"):
+            sent = content if each in {"PUT", "POST"} else b""
+            answer = fuzzed.client.request(each, path, headers=headers, content=sent)
+            statuses.add(answer.status_code)
+            if each == "HEAD" or answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+                assert answer.status_code in {200, 206, *CODES}
+            else:
+                assert_documented(answer)
+
+    check()
+    assert {200, 404} <= statuses
 
 
 def test_service_is_as_it_was(fuzzed: Service, sessions: Sessions) -> None:

@@ -32,7 +32,16 @@ BAD = [
 
 
 @pytest.mark.parametrize(
-    "path", ["/tci/execute", "/v1/tci/execute", "/tci/sessions", "/v1//tci/sessions", "/tci/usage"]
+    "path",
+    [
+        "/tci/execute",
+        "/v1/tci/execute",
+        "/tci/sessions",
+        "/v1//tci/sessions",
+        "/tci/usage",
+        "/tci/sessions/x/files",
+        "/v1/tci/sessions/x/files/f",
+    ],
 )
 @pytest.mark.parametrize("authorization", BAD)
 def test_bad_authorization_is_refused(anonymous: httpx.Client, path: str, authorization: bytes | None) -> None:

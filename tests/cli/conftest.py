@@ -1,10 +1,10 @@
-"""The command line on a database of its own."""
+"""The command line: on a database of its own, and as a caller of a service."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment, run_tci
+from tests.conftest import Service, clean_environment, run_tci
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +23,11 @@ def in_process(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(environment["HOME"])
+
+
+def caller_environment(service: Service, home: Path) -> dict[str, str]:
+    """Return what a caller of a service has: an address, a key, a home, and no setting of a service."""
+    environment = clean_environment(home)
+    del environment["TCI_DATA_DIR"]
+    environment.pop("XDG_STATE_HOME", None)
+    return environment | {"TCI_BASE_URL": service.url, "TCI_API_KEY": service.key}

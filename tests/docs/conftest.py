@@ -86,7 +86,7 @@ def reader(live_service: Service, sdks: Sdks, tmp_path: Path, request: pytest.Fi
         "HOME": str(tmp_path),
         "TCI_API_KEY": live_service.new_key(account),
         "TCI_ADMIN_KEY": admin,
-        "TCI_URL": live_service.url,
+        "TCI_BASE_URL": live_service.url,
         "TOGETHER_NO_BANNER": "1",
     }
     return Reader(live_service, sdks, tmp_path, environment)

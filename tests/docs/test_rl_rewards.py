@@ -45,7 +45,7 @@ def write_problems(path: Path, answers: Iterator[str]) -> None:
 @contextlib.contextmanager
 def grading(url: str, problems: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run the script as its reader would."""
-    environment = {"PATH": os.environ["PATH"], "TCI_URL": url, "TCI_API_KEY": KEY}
+    environment = {"PATH": os.environ["PATH"], "TCI_BASE_URL": url, "TCI_API_KEY": KEY}
     command = [sys.executable, str(SCRIPT), str(problems), *options]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from tci.errors import InvalidApiKey
+from tci.sessions.files import SessionFiles
 from tci.sessions.service import SessionService
 from tci.storage.account_store import AccountStore, Caller
 from tci.storage.usage_store import UsageStore
@@ -35,6 +36,13 @@ async def usage_store(request: Request) -> UsageStore:
     return store
 
 
+async def session_files(request: Request) -> SessionFiles:
+    """Return the files that the lifespan built."""
+    files: SessionFiles = request.state.files
+    return files
+
+
 CallerDep = Annotated[Caller, Depends(authenticate)]
 ServiceDep = Annotated[SessionService, Depends(session_service)]
 UsageDep = Annotated[UsageStore, Depends(usage_store)]
+FilesDep = Annotated[SessionFiles, Depends(session_files)]

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from tci.errors import BodyTooLarge, ServiceError
+from tci.errors import BodyTooLarge, DiskFull, RangeNotSatisfiable, ServiceError
 
 log = structlog.get_logger()
 
@@ -72,9 +72,18 @@ async def on_service_error(_request: Request, error: Exception) -> JSONResponse:
         type=error.type,
         param=error.param,
         retry_after=error.retry_after,
-        # The rest of a body that is too large is not read.
-        headers={"connection": "close"} if isinstance(error, BodyTooLarge) else None,
+        headers=_headers(error),
     )
+
+
+def _headers(error: ServiceError) -> dict[str, str] | None:
+    match error:
+        case BodyTooLarge() | DiskFull():  # the rest of the body is not read
+            return {"connection": "close"}
+        case RangeNotSatisfiable():
+            return {"content-range": f"bytes */{error.size}"}
+        case _:
+            return None
 
 
 async def on_http_exception(_request: Request, error: Exception) -> JSONResponse:

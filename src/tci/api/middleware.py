@@ -13,6 +13,9 @@ from tci.ids import random_text
 
 log = structlog.get_logger()
 
+STREAMED = re.compile(r"(/v1)?/tci/sessions/[^/]+/files(/.*)?", re.DOTALL)
+"""Paths whose PUT and POST go on to the session as they come; what bounds them is its disk."""
+
 SLASHES = re.compile("/{2,}")
 
 
@@ -74,7 +77,8 @@ class BodyLimit:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (ASGI)
-        if scope["type"] != "http":
+        is_streamed = scope.get("method") in {"PUT", "POST"} and STREAMED.fullmatch(scope["path"])
+        if scope["type"] != "http" or is_streamed:
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")

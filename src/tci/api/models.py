@@ -18,13 +18,9 @@ from pydantic import (
 
 from tci.api.answer import Body
 from tci.errors import ServiceError
+from tci.kernel.names import fault_of
 from tci.sessions.session import Execution, Verdict
 from tci.storage.session_store import Session
-
-MAX_NAME_BYTES = 1024
-"""Longest file name with its directories; Linux allows 4,096 bytes for a whole path, 255 for each part."""
-
-MAX_PART_BYTES = 200
 
 
 def _rfc3339(moment: dt.datetime) -> str:
@@ -41,21 +37,8 @@ Moment = Annotated[
 
 def _is_inside(name: str) -> str:
     """Refuse a name that could leave the working directory or that no file can have."""
-    parts = name.split("/")
-    if not name or "\0" in name or name.startswith("/"):
-        message = "must be a relative file name"
-        raise ValueError(message)
-    if any(part in {"", ".", ".."} for part in parts):
-        message = "must stay inside the working directory, without '.', '..' or empty parts"
-        raise ValueError(message)
-    try:
-        too_long = len(name.encode()) > MAX_NAME_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in parts)
-    except UnicodeEncodeError:
-        message = "must be valid Unicode"
-        raise ValueError(message) from None
-    if too_long:
-        message = f"is longer than {MAX_NAME_BYTES} bytes, or one of its parts than {MAX_PART_BYTES}"
-        raise ValueError(message)
+    if fault := fault_of(name):
+        raise ValueError(fault)
     return name
 
 

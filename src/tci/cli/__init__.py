@@ -16,6 +16,8 @@ from tci import guard, serving
 from tci.app import open_parts
 from tci.cli import keys
 from tci.cli.keys import DEFAULT_ACCOUNT
+from tci.cli.run import run_code
+from tci.cli.shell import open_shell
 from tci.cli.usage import show_usage
 from tci.doctor.run import examine
 from tci.door.door import serve_door
@@ -37,6 +39,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(sessions, name="sessions")
 app.add_typer(sandbox, name="sandbox")
 app.command(name="usage")(show_usage)
+app.command(name="run")(run_code)
+app.command(name="shell")(open_shell)
 
 
 def main() -> None:

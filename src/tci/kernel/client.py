@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tci.errors import InvalidFile, KernelFailed
-from tci.kernel.messages import Message, Wire
+from tci.kernel.messages import Frame, Message, Wire, buffers_of
 from tci.kernel.output_buffer import OutputBuffer, keep
 from tci.kernel.outputs import to_error
 from tci.kernel.zmtp import Connection, ConnectionLost, MessageTooLarge, SocketType
@@ -25,6 +25,18 @@ MAX_REPLY_BYTES = 1024**2
 
 WELCOME = "iopub_welcome"
 """What the kernel publishes to each new subscription."""
+
+
+Reply = tuple[Message, Sequence[Frame]]
+"""An answer of the control channel and its buffers, all of it whatever code in the kernel made of it."""
+
+
+class Ask(Protocol):
+    """A question on the control channel; raises KernelFailed."""
+
+    def __call__(  # noqa: D102 (said above)
+        self, message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()
+    ) -> Awaitable[Reply]: ...
 
 
 class MessageLost(Exception):
@@ -105,7 +117,7 @@ class KernelClient:
 
         Raises InvalidFile where the session can't hold them (its disk is full, a name is a directory).
         """
-        reply = await self._control("put_request", {"names": list(files)}, tuple(files.values()))
+        reply, _buffers = await self._control("put_request", {"names": list(files)}, tuple(files.values()))
         if reply.content.get("status") != "ok":
             reason = reply.content.get("evalue")
             reason = reason[:500] if isinstance(reason, str) else "unknown reason"
@@ -114,6 +126,43 @@ class KernelClient:
     async def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code that runs, if any runs."""
         await self._control("interrupt_request", {})
+
+    @contextlib.asynccontextmanager
+    async def control(self) -> AsyncIterator[Ask]:
+        """Give a way to ask the control channel, over one connection that is made at the first question.
+
+        It raises KernelFailed where the kernel does not answer in time.
+        """
+        connection: Connection | None = None
+
+        def close() -> None:
+            nonlocal connection
+            if connection is not None:
+                connection.close()
+            connection = None
+
+        async def ask(message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> Reply:
+            nonlocal connection
+            request_id, frames = self._wire.request(message_type, content, buffers)
+            is_sent = False
+            try:
+                async with asyncio.timeout(CONTROL_REPLY_SECONDS):
+                    connection = connection or await self._open("control", SocketType.DEALER)
+                    await connection.send(frames)
+                    is_sent = True
+                    return await self._reply_with_buffers(connection, request_id)
+            except (TimeoutError, ConnectionLost, MessageTooLarge) as error:
+                close()
+                message = f"The kernel did not answer a {message_type} within {CONTROL_REPLY_SECONDS:g} seconds."
+                raise KernelFailed(message) from error
+            finally:
+                if not is_sent:  # nothing can follow half a message
+                    close()
+
+        try:
+            yield ask
+        finally:
+            close()
 
     async def _connected(self) -> tuple[Connection, Connection]:
         """Return the two lasting connections, made when they are first needed."""
@@ -165,20 +214,18 @@ class KernelClient:
         await asyncio.sleep(0)
         return self._wire.read(frames)
 
-    async def _control(self, message_type: str, content: dict[str, Any], buffers: tuple[bytes, ...] = ()) -> Message:
-        connection = None
-        try:
-            request_id, frames = self._wire.request(message_type, content, buffers)
-            async with asyncio.timeout(CONTROL_REPLY_SECONDS):
-                connection = await self._open("control", SocketType.DEALER)
-                await connection.send(frames)
-                return await self._reply(connection, request_id)
-        except (TimeoutError, ConnectionLost, MessageTooLarge) as error:
-            message = f"The kernel did not answer a {message_type} within {CONTROL_REPLY_SECONDS:g} seconds."
-            raise KernelFailed(message) from error
-        finally:
-            if connection is not None:
-                connection.close()
+    async def _control(self, message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> Reply:
+        async with self.control() as ask:
+            return await ask(message_type, content, buffers)
+
+    async def _reply_with_buffers(self, connection: Connection, request_id: str) -> Reply:
+        while True:
+            frames = await connection.receive()
+            message = self._wire.read(frames)
+            if message is not None and message.parent_id == request_id:
+                return message, buffers_of(frames)
+            del message, frames
+            await asyncio.sleep(0)  # see `_receive`
 
     async def _open(self, channel: str, kind: SocketType, *, topics: Sequence[bytes] = ()) -> Connection:
         # Outputs come on iopub alone.

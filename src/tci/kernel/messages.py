@@ -97,6 +97,11 @@ class Wire:
         return mac.hexdigest().encode()
 
 
+def buffers_of(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Return what a message carries besides its four parts; no signature covers it."""
+    return frames[frames.index(DELIMITER) + 6 :]
+
+
 def _load(content: Frame) -> Any:
     try:
         return orjson.loads(content)

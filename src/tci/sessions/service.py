@@ -149,6 +149,13 @@ class SessionService:
         found = await self._sessions.list_live(account_id=caller.account_id)
         return [session for session in found if session.expires_at > now]
 
+    async def find(self, caller: Caller, session_id: str) -> Session:
+        """Return the caller's live session; raises SessionNotFound."""
+        session = await self._find(caller, session_id)
+        if session.expires_at <= await self._leases.now_or_ours():
+            raise SessionNotFound(session_id, reason=EndReason.EXPIRED)
+        return session
+
     def is_busy(self, session_id: str) -> bool:
         """Whether a call of this process runs or waits in the session."""
         return self.turnstile.is_busy(session_id)

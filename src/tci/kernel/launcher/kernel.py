@@ -13,7 +13,7 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
-from . import CHANNELS, SOCKET_DIRECTORY
+from . import CHANNELS, SOCKET_DIRECTORY, file_requests
 from .commands import run_command
 from .failures import shortened, show_every_error
 from .files import Files
@@ -65,21 +65,16 @@ class Kernel(IPythonKernel):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.control_handlers["put_request"] = self.put_request
+        for request in file_requests.REQUESTS:
+            self.control_handlers[request] = self.file_request
         self.own_streams = (sys.stdout, sys.stderr)
         self.shell.display_pub.register_hook(self.publish_within_budget)
         self.shell.displayhook.register_hook(self.publish_within_budget)
 
-    def put_request(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Write files; the content names them, the message's buffers hold their bytes."""
-        try:
-            for name, data in zip(parent["content"]["names"], parent["buffers"], strict=True):
-                self.files.put(name, data)
-            content = {"status": "ok"}
-        except Exception as error:  # noqa: BLE001 (whatever went wrong, the service must hear of it)
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            content = {"status": "error", "ename": type(error).__name__, "evalue": f"{name}: {reason}"}
-        self.session.send(stream, "put_reply", content, parent, ident=ident)
+    def file_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        content, buffers = file_requests.answer(self.files, parent)
+        reply = parent["header"]["msg_type"].replace("_request", "_reply")
+        self.session.send(stream, reply, content, parent, ident=ident, buffers=buffers)
 
     def publish_within_budget(self, message: Any) -> Any:
         """Let a display pass, or drop it and count what it weighed."""

@@ -1,0 +1,1 @@
+"""The Model Context Protocol: the same sessions, as tools for agents."""
