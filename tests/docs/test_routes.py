@@ -15,7 +15,7 @@ METHODS = (
     (re.compile(r"\s(-I|--head)\s"), "HEAD"),
     (re.compile(r"\s(-d|--data|--data-binary|--json|-F)\s"), "POST"),
 )
-UNDESCRIBED = {("GET", "/openapi.json")}
+UNDESCRIBED = {("GET", "/openapi.json"), ("POST", "/mcp")}
 """What the document of the service does not describe."""
 
 
