@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tci.errors import DiskFull, FileNotFound, InvalidRequest, KernelFailed
+from tci.errors import DiskFull, FileNotFound, InvalidRequest, KernelFailed, ServiceError
 from tci.kernel.client import Ask
 from tci.kernel.messages import Frame
 from tci.kernel.names import fault_of_existing
@@ -141,7 +141,7 @@ class KernelFiles:
         await self._answer("delete_request", {"name": name}, name=name)
 
     async def _drop(self, token: str) -> None:
-        with contextlib.suppress(KernelFailed):  # then there is nothing that could be left
+        with contextlib.suppress(ServiceError):  # then there is nothing that could be left
             await self._ask("drop_request", {"token": token})
 
     def _require_room(self, size: int) -> None:

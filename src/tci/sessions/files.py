@@ -1,16 +1,17 @@
 """The files of a session: listed, read, written and removed beside the code that runs, never after waiting for it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from tci.errors import InvalidRequest, KernelFailed, SessionNotFound
-from tci.kernel.client import KernelClient
+from tci.errors import InvalidRequest, KernelFailed, SandboxFailed, SessionNotFound
+from tci.kernel.client import Ask, KernelClient, Reply
 from tci.kernel.files import CHUNK_BYTES, FileInfo, FoundFile, KernelFiles, Listing
 from tci.kernel.names import fault_of, fault_of_existing
 from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver
-from tci.sessions.runner import DEATH_LOOK_SECONDS, DEATH_LOOKS, reason_of_death
+from tci.sessions.runner import DEATH_LOOK_SECONDS, DEATH_LOOKS, WATCH_SECONDS, reason_of_death
 from tci.sessions.service import SessionService
 from tci.storage.account_store import Caller
 from tci.storage.session_store import Session
@@ -97,18 +98,41 @@ class SessionFiles:
         kernel = self._connect(session)
         try:
             async with kernel.control() as ask:
-                yield KernelFiles(ask, disk_bytes=self._disk_bytes)
+                yield KernelFiles(self._while_alive(session, ask), disk_bytes=self._disk_bytes)
         except KernelFailed as error:
             await self._require_life(session, looks=DEATH_LOOKS if isinstance(error.__cause__, ConnectionLost) else 1)
             raise
 
+    def _while_alive(self, session: Session, ask: Ask) -> Ask:
+        """Return a way to ask that looks now and then whether anybody is left to answer.
+
+        A dead kernel's socket may take connections still, since another process of its sandbox holds it.
+        """
+
+        async def ask_the_living(message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> Reply:
+            task = asyncio.ensure_future(ask(message_type, content, buffers))
+            try:
+                while not (await asyncio.wait({task}, timeout=WATCH_SECONDS))[0]:
+                    await self._require_life(session, looks=1)
+                return task.result()
+            finally:
+                task.cancel()
+                await asyncio.wait({task})  # its connection is as it leaves it only then
+
+        return ask_the_living
+
     async def _require_life(self, session: Session, *, looks: int) -> None:
+        """Raise SessionNotFound if the sandbox is dead; an engine that does not answer tells of no death."""
         for _ in range(looks):
-            status = await self._driver.inspect(session.sandbox_id)
+            try:
+                status = await self._driver.inspect(session.sandbox_id)
+            except SandboxFailed:
+                return
             if status is None or not status.is_running:
                 reason = await self._service.end(session, reason_of_death(status))
                 raise SessionNotFound(session.id, reason=reason)
-            await asyncio.sleep(DEATH_LOOK_SECONDS)
+            if looks > 1:
+                await asyncio.sleep(DEATH_LOOK_SECONDS)
 
 
 def _require_inside(path: str) -> None:
