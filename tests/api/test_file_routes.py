@@ -84,7 +84,6 @@ def test_file_that_is_put_is_read_by_code_and_sent_back(files: Files, name: str)
     answer = files.get(name)
     assert (answer.status_code, answer.content) == (200, ALL_BYTES)
     assert answer.headers["content-length"] == "256"
-    assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
     shown = [file["name"] for file in files.list()["files"]]
     assert (name in shown) == (not name.startswith("."))
@@ -92,6 +91,15 @@ def test_file_that_is_put_is_read_by_code_and_sent_back(files: Files, name: str)
     assert answer.json() == {"data": {"name": name, "deleted": True}, "errors": None}
     assert_failure(files.get(name), 404, "file_not_found", param="path")
     assert_failure(files.delete(name), 404, "file_not_found", param="path")
+
+
+@pytest.mark.parametrize("name", ["page.html", "image.svg", "page.xhtml", "code.js", "page"])
+def test_page_that_code_wrote_is_no_page_of_the_service(files: Files, name: str) -> None:
+    files.put(name, b"<script>alert(1)</script>")
+    for answer in (files.get(name), files.get(name, range="bytes=0-9"), files.client.head(files.url(name))):
+        assert answer.headers["content-disposition"].startswith("attachment;")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
 
 
 def test_list_tells_names_sizes_times_and_types(files: Files) -> None:

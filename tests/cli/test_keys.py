@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from tci.cli import app
+from tci.cli.commands import app
 from tests.conftest import run_tci
 
 

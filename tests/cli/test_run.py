@@ -86,6 +86,14 @@ def test_image_is_saved_or_told_of_in_one_line(environment: dict[str, str], tmp_
         assert (tmp_path / "images" / f"image-{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_image_that_is_none_or_finds_no_place_is_told_of(environment: dict[str, str]) -> None:
+    for image, arguments in (("x", ()), ("x", ("--output", "images")), ("eA==", ("--output", "/proc/images"))):
+        code = f"display({{'image/png': {image!r}}}, raw=True)"
+        result = run(environment, "-c", code, *arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith("[image/png that could not be saved: ")
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "code", "says"),
     [
@@ -107,6 +115,14 @@ def test_service_that_fails_or_refuses_is_status_2(
     result = run(environment | change, "-c", "print(1)", "--json", *arguments)
     assert result.returncode == 2
     assert json.loads(result.stdout)["failure"]["code"] == code
+
+
+def test_call_loads_nothing_of_the_service(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "tci", "run", "-c", "1"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert {"tci.cli.run", "httpx"} <= loaded
+    assert {"tci.app", "tci.settings", "fastapi", "sqlalchemy"} & loaded == set()
 
 
 @pytest.mark.parametrize(
@@ -173,8 +189,9 @@ LATE = {"verdict": None, "failure": {"code": "kernel_failed", "message": "It bro
             "no_capacity",
         ),
         (200, "text/event-stream", b'event: session\ndata: {"session_id": "ses_x"}\n\n', "broken_answer"),
+        (200, "text/event-stream", b"event: session\ndata: <html>\n\n", "broken_answer"),
     ],
-    ids=["bad gateway", "log in", "null", "failure", "late failure", "failure in a stream", "stream that ends early"],
+    ids=["bad gateway", "log in", "null", "failure", "late failure", "failure in a stream", "early end", "no JSON"],
 )
 def test_answer_of_no_execution_is_a_fault(status: int, kind: str, body: bytes, code: str) -> None:
     with impostor(status, kind, body) as caller, pytest.raises(Fault) as raised:

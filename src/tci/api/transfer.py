@@ -27,7 +27,7 @@ STALL_SECONDS = 60.0
 async def body_of(request: Request, *, disk_bytes: int) -> AsyncIterator[bytes]:
     """Give a body as it comes; one that says that it is larger than any session's disk is refused before."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > disk_bytes:
+    if declared.isdecimal() and int(declared) > disk_bytes:
         raise DiskFull(disk_bytes)
     async with aclosing(request.stream()) as pieces:
         while True:
@@ -50,6 +50,7 @@ def file_headers(info: FileInfo) -> dict[str, str]:
         "content-type": mime_of(info.name),
         "content-disposition": f"attachment; filename*=UTF-8''{quote(base, safe='')}",
         "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox; default-src 'none'",  # where it is shown all the same
         "cache-control": "no-store",
         "accept-ranges": "bytes",
         "etag": etag_of(info),

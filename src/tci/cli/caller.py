@@ -191,5 +191,9 @@ def _events(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         elif line.startswith("data:"):
             data += line.removeprefix("data:")
         elif not line and data:
-            yield name, json.loads(data)
+            try:
+                found = json.loads(data)
+            except ValueError:
+                raise Fault("The answer is not JSON.", code="broken_answer") from None
+            yield name, found
             name, data = "", ""

@@ -77,14 +77,20 @@ class Screen:
 
     def _display(self, bundle: dict[str, object]) -> str:
         """Return a display as text: what was saved of it, else its own text, else what it is."""
-        images = {mime: data for mime, data in bundle.items() if mime.startswith("image/") and isinstance(data, str)}
-        for mime, data in images.items():
+        for mime, data in bundle.items():
+            if mime.startswith("image/") and isinstance(data, str):
+                return self._image(mime, data)
+        text = bundle.get("text/plain")
+        return text if isinstance(text, str) else f"[{', '.join(bundle)}]"
+
+    def _image(self, mime: str, data: str) -> str:
+        try:
             content = data.encode() if mime.endswith("+xml") else base64.b64decode(data)
             if self._directory is not None:
                 return f"[{mime} saved as {_save(self._directory, mime, content)}]"
-            return f"[{mime}, {len(content)} bytes; --output DIR saves it]"
-        text = bundle.get("text/plain")
-        return text if isinstance(text, str) else f"[{', '.join(bundle)}]"
+        except (ValueError, OSError) as error:  # code may call anything an image
+            return f"[{mime} that could not be saved: {error}]"
+        return f"[{mime}, {len(content)} bytes; --output DIR saves it]"
 
 
 class Seconds(threading.Thread):
