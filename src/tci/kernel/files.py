@@ -104,8 +104,8 @@ class KernelFiles:
         info, version = _info_of(content, name, "get_request"), content.get("version")
         if not isinstance(version, str) or len(version) > MAX_VERSION_CHARACTERS or info.type is not FileType.FILE:
             raise _nonsense("get_request")
-        if info.size > self._disk_bytes:  # whatever the kernel says, no disk of a session holds that
-            raise InvalidRequest(f"The file {name} is larger than the session's disk.", param="path")
+        if info.size > self._disk_bytes:  # it has holes, or is a lie
+            raise InvalidRequest(f"The file {name[:200]} is larger than the session's disk.", param="path")
         return FoundFile(info, version)
 
     async def read(self, found: FoundFile, *, start: int, length: int) -> bytes | bytearray:

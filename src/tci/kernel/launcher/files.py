@@ -76,7 +76,7 @@ class Files:
             descriptor = _open_file(base, directory)
         try:
             found = fstat(descriptor)
-            _require_whole_file(found)
+            _require_regular(found)
             found_version = f"{found.st_dev}:{found.st_ino}"
             if version not in {None, found_version}:
                 raise OSError(errno.ESTALE, "was replaced while it was read")
@@ -196,14 +196,11 @@ def _open_file(base: str, directory: int) -> int:
         raise
 
 
-def _require_whole_file(found: Any) -> None:
+def _require_regular(found: Any) -> None:
     if modes.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a directory")
     if not modes.S_ISREG(found.st_mode):
         raise PermissionError(errno.EPERM, "is not a regular file")
-    # What has holes weighs little here and may weigh a terabyte on its way.
-    if found.st_blocks * 512 < found.st_size:
-        raise OSError(errno.EFBIG, "is sparse: most of it was never written")
 
 
 def _as_list(lines: list[str]) -> bytes:
