@@ -14,6 +14,7 @@
     ├── SessionLimitReached          429 quota_exceeded
     ├── QuotaReached                 429 quota_exceeded, or rate_limited for executions a minute
     ├── TooManyWaiting               429 rate_limited
+    ├── TooManyTransfers             429 rate_limited
     ├── NoCapacity                   503 no_capacity
     ├── Unavailable                  503 unavailable
     ├── Stopping                     503 unavailable
@@ -191,6 +192,18 @@ class TooManyWaiting(ServiceError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"Already {limit} calls wait for their turn in this session. Try again later.")
+
+
+class TooManyTransfers(ServiceError):
+    """As many files of the session are on their way as may."""
+
+    status = 429
+    code = "rate_limited"
+    type = "rate_limit_error"
+    retry_after = 1
+
+    def __init__(self) -> None:
+        super().__init__("Too many files of this session are on their way already. Try again later.")
 
 
 class NoCapacity(ServiceError):

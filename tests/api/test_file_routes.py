@@ -5,7 +5,9 @@ import json
 import socket
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
 
@@ -420,6 +422,39 @@ def test_upload_that_its_client_leaves_leaves_nothing(files: Files) -> None:
         assert files.run(f"{wait}while not {part} and time.time() < end: time.sleep(.01)\nprint({part})") == "True\n"
     gone = f"{wait}while {part} and time.time() < end: time.sleep(.01)\nprint({part}, os.path.exists('left'))"
     assert files.run(gone) == "False False\n"
+
+
+def test_uploads_beyond_what_a_session_takes_at_once_are_told_to_wait(files: Files) -> None:
+    head = f"PUT {files.url('left')} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {files.service.key}\r\n"
+    count = "sum(name.endswith('.part') for name in os.listdir())"
+    wait = (
+        "import os, time\nend = time.time() + 20\nwhile {0} != {1} and time.time() < end: time.sleep(.01)\nprint({0})"
+    )
+    with ExitStack() as stack:
+        for _ in range(8):
+            opened = stack.enter_context(
+                socket.create_connection(("127.0.0.1", httpx.URL(files.service.url).port or 0))
+            )
+            opened.sendall(head.encode() + b"content-length: 9000000\r\n\r\n" + b"x" * 3_000_000)
+        assert files.run(wait.format(count, 8)) == "8\n"
+        answer = files.put("one-more", b"x")
+        assert_failure(answer, 429, "rate_limited")
+        assert answer.headers["retry-after"] == "1"
+    assert files.run(wait.format(count, 0)) == "0\n"
+    assert files.put("one-more", b"x").status_code == 200
+
+
+def test_downloads_beyond_what_a_session_takes_at_once_are_told_to_wait(files: Files) -> None:
+    files.run(f"x = open('large', 'wb').write(bytes({30 * MIB}))")
+    with ExitStack() as stack:
+        for _ in range(16):
+            stack.enter_context(files.client.stream("GET", files.url("large")))
+        assert_failure(files.get("large"), 429, "rate_limited")
+    for _ in range(100):  # the service notices that they have left when it sends on
+        if (answer := files.get("large")).status_code != 429:
+            break
+        time.sleep(0.05)
+    assert answer.status_code == 200
 
 
 def test_stranger_meets_the_same_404_on_every_route(files: Files, stranger: httpx.Client) -> None:

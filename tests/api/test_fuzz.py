@@ -269,7 +269,7 @@ def test_any_file_name_and_range_get_a_documented_answer(fuzzed: Service, sessio
         FILE_NAMES, RANGES, st.sampled_from(["PUT", "GET", "HEAD", "DELETE", "POST", "PATCH"]), st.binary(max_size=99)
     )
     def check(name: bytes, asked: str | None, method: str, content: bytes) -> None:
-        headers = {} if asked is None else {"range": asked}
+        headers = {} if asked is None else {b"range": asked.encode()}
         path = f"{prefix}/tci/sessions/{sessions.current()}/files/{quote(name[:100])}"
         for each in (method, "GET"):
             sent = content if each in {"PUT", "POST"} else b""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tci.errors import DiskFull, FileNotFound, InvalidRequest, KernelFailed, ServiceError
+from tci.errors import DiskFull, FileNotFound, InvalidRequest, KernelFailed, ServiceError, TooManyTransfers
 from tci.kernel.client import Ask
 from tci.kernel.messages import Frame
 from tci.kernel.names import fault_of_existing
@@ -120,7 +120,7 @@ class KernelFiles:
         return piece
 
     async def write(self, name: str, chunks: AsyncIterator[bytes]) -> FileInfo:
-        """Write a file, whole or not at all; raises DiskFull, InvalidRequest and KernelFailed."""
+        """Write a file, whole or not at all; raises DiskFull, TooManyTransfers, InvalidRequest and KernelFailed."""
         token, start = secrets.token_hex(16), 0
         content: dict[str, Any] = {}
         try:
@@ -169,6 +169,8 @@ class KernelFiles:
             raise FileNotFound(name)
         if number in FULL and is_write:
             raise DiskFull(self._disk_bytes)
+        if number == errno.EAGAIN and is_write:
+            raise TooManyTransfers
         raise InvalidRequest(f"{name[:200]}: {reason[:200]}", param="path")
 
 

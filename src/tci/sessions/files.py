@@ -1,11 +1,12 @@
 """The files of a session: listed, read, written and removed beside the code that runs, never after waiting for it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from tci.errors import InvalidRequest, KernelFailed, SandboxFailed, SessionNotFound
+from tci.errors import InvalidRequest, KernelFailed, SandboxFailed, SessionNotFound, TooManyTransfers
 from tci.kernel.client import Ask, KernelClient, Reply
 from tci.kernel.files import CHUNK_BYTES, FileInfo, FoundFile, KernelFiles, Listing
 from tci.kernel.names import fault_of, fault_of_existing
@@ -16,13 +17,17 @@ from tci.sessions.service import SessionService
 from tci.storage.account_store import Caller
 from tci.storage.session_store import Session
 
+MAX_AT_ONCE = 16
+"""Calls of this process that reach the files of one session at once: each may hold a connection and a piece."""
+
 
 class SessionFiles:
     """The one way to files of sessions.
 
-    Every method raises SessionNotFound, and KernelFailed where the kernel does not answer or answers nonsense;
-    those that name a file raise InvalidRequest for a name that leaves the working directory, a link, a directory or
-    anything else that is no file, and FileNotFound. Nothing of a file is held but the piece that is on its way.
+    Every method raises SessionNotFound, TooManyTransfers, and KernelFailed where the kernel does not answer or answers
+    nonsense; those that name a file raise InvalidRequest for a name that leaves the working directory, a link, a
+    directory or anything else that is no file, and FileNotFound. Nothing of a file is held but the piece that is on
+    its way.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class SessionFiles:
         self._driver = driver
         self._connect = connect
         self._disk_bytes = disk_bytes
+        self._at_once: Counter[str] = Counter()
 
     async def list(self, caller: Caller, session_id: str) -> Listing:
         """Return what is in the working directory and below it, as far as a list is allowed to be long."""
@@ -97,11 +103,24 @@ class SessionFiles:
         """Reach the session's kernel; where that fails since its sandbox died, the session is ended, and says so."""
         kernel = self._connect(session)
         try:
-            async with kernel.control() as ask:
-                yield KernelFiles(self._while_alive(session, ask), disk_bytes=self._disk_bytes)
+            with self._place(session.id):
+                async with kernel.control() as ask:
+                    yield KernelFiles(self._while_alive(session, ask), disk_bytes=self._disk_bytes)
         except KernelFailed as error:
             await self._require_life(session, looks=DEATH_LOOKS if isinstance(error.__cause__, ConnectionLost) else 1)
             raise
+
+    @contextmanager
+    def _place(self, session_id: str) -> Iterator[None]:
+        if self._at_once[session_id] >= MAX_AT_ONCE:
+            raise TooManyTransfers
+        self._at_once[session_id] += 1
+        try:
+            yield
+        finally:
+            self._at_once[session_id] -= 1
+            if not self._at_once[session_id]:
+                del self._at_once[session_id]
 
     def _while_alive(self, session: Session, ask: Ask) -> Ask:
         """Return a way to ask that looks now and then whether anybody is left to answer.
