@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.api.session_files import Files
 from tests.conftest import Service, serving
 
 BODY_LIMIT = 100_000
@@ -15,6 +16,13 @@ def session_id(service: Service) -> str:
     """A live session, for tests that need any."""
     found: str = service.run("")["session_id"]
     return found
+
+
+@pytest.fixture
+def files(service: Service, session_id: str) -> Files:
+    """The files of the shared session, emptied before."""
+    service.run("!rm -rf ~/* ~/.hidden ~/... 2>/dev/null; true", session_id)
+    return Files(service, session_id)
 
 
 @pytest.fixture(scope="session")
