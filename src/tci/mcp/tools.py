@@ -42,5 +42,6 @@ class Tools:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             param = ".".join(str(part) for part in first["loc"]) or None
-            raise InvalidRequest(f"{param or name}: {first['msg']}", param=param) from None
+            reason = first["msg"].removeprefix("Value error, ")
+            raise InvalidRequest(f"{param or name}: {reason}", param=param) from None
         return await offer.carry_out(caller, checked)
