@@ -56,14 +56,20 @@ class Runner:
         self._end = end
 
     async def run(
-        self, session: Session, kernel: KernelClient, code: str, *, files: Mapping[str, bytes], timeout: float
+        self,
+        session: Session,
+        kernel: KernelClient,
+        code: str,
+        *,
+        files: Mapping[str, bytes],
+        timeout: float,
+        outputs: OutputBuffer,
     ) -> Result:
-        """Write the files, run the code, return what came of it.
+        """Write the files, run the code, return what came of it; its outputs are in the buffer as they come.
 
         A run that is cancelled, since its caller went away, is interrupted before this returns. Raises
         InvalidFile, KernelFailed, and SessionNotFound where the session was dead before the code began.
         """
-        outputs = OutputBuffer(limit=self._settings.max_output_bytes)
         before = await self._driver.usage(session.sandbox_id)
         if before is None:
             await self._require_life(session)
