@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tci.kernel.output_buffer import OutputBuffer
+from tci.kernel.output_buffer import OutputBuffer, Parts
 from tci.kernel.outputs import TEXTS, Output, OutputType
 
 TEXT = st.builds(Output, st.sampled_from(sorted(TEXTS)), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -28,7 +28,7 @@ def joined(outputs: list[Output]) -> list[tuple[OutputType, object]]:
 
 def fill(steps: list[tuple[Output, int]], limit: int) -> tuple[OutputBuffer, OutputBuffer, list[Output]]:
     """Fill a buffer that nothing is taken from, and one that something is; return them and what the stream got."""
-    plain, taken_from, taken = OutputBuffer(limit=limit), OutputBuffer(limit=limit), list[bytes]()
+    plain, taken_from, taken = OutputBuffer(limit=limit), OutputBuffer(limit=limit), list[Parts]()
     for output, times in steps:
         plain.add(output)
         taken_from.add(output)
@@ -38,7 +38,11 @@ def fill(steps: list[tuple[Output, int]], limit: int) -> tuple[OutputBuffer, Out
         if buffer.has_error:
             buffer.conclude("how it ended")
     taken += taken_from.rest()
-    return plain, taken_from, [Output(OutputType(item["type"]), item["data"]) for item in map(orjson.loads, taken)]
+    return (
+        plain,
+        taken_from,
+        [Output(OutputType(item["type"]), item["data"]) for item in map(orjson.loads, map(b"".join, taken))],
+    )
 
 
 @settings(deadline=None)

@@ -5,7 +5,7 @@ byte and send the request again.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -91,15 +91,21 @@ async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:
 
 
 async def _finish(send: Send, body: Body) -> None:
+    for chunk in in_chunks(body):
+        # Waits while the client is slow, so no more than a chunk is copied at any time.
+        await send({"type": "http.response.body", "body": chunk, "more_body": len(chunk) >= SEND_BYTES})
+
+
+def in_chunks(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """Give parts in chunks of SEND_BYTES and somewhat more; the last one is shorter, and may be empty."""
     chunk = bytearray()
-    for part in body:
+    for part in parts:
         for start in range(0, len(part), SEND_BYTES):
             chunk += memoryview(part)[start : start + SEND_BYTES]
             if len(chunk) >= SEND_BYTES:
-                # Waits while the client is slow, so no more than a chunk is copied at any time.
-                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+                yield bytes(chunk)
                 chunk.clear()
-    await send({"type": "http.response.body", "body": bytes(chunk)})
+    yield bytes(chunk)
 
 
 async def wait_until_gone(receive: Receive) -> None:

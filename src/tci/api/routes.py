@@ -112,7 +112,7 @@ async def execute(
         return execute_envelope(await run(), status=status)
 
     interval: float = request.state.settings.heartbeat_seconds
-    if body.stream or MEDIA_TYPE in request.headers.get("accept", "").lower():
+    if body.stream or any(MEDIA_TYPE in accept.lower() for accept in request.headers.getlist("accept")):
         return OutputStream(run, interval=interval, status=status)
     return LongAnswer(
         work(), interval=interval, render_late=lambda error: late_failure(error, body.session_id, status=status)

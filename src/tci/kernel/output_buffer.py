@@ -24,6 +24,9 @@ MAX_PIECE_CHARACTERS = 64 * 1024
 
 SHOWN = {"stream", "display_data", "execute_result", "error"}
 
+Parts = tuple[bytes | bytearray, ...]
+"""An output's JSON in parts: it may be large, and is not to be held twice to be joined."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
@@ -80,6 +83,7 @@ class OutputBuffer:
         self._conclusion: str | None = None
         self._head_left = limit // 2
         self._last_taken: Piece | None = None
+        """What is to be known of the piece that was taken last; its JSON is gone."""
         self.has_more: Callable[[], None] | None = None
         """Called when something was added; for a stream."""
         self.left_out = 0
@@ -123,8 +127,8 @@ class OutputBuffer:
         """Say how the run ended, as seen from outside; what the kernel said of that end stands below it."""
         self._conclusion = text
 
-    def take(self) -> bytes | None:
-        """Take the oldest piece out as the JSON of an output; None if there is none that may go before the end."""
+    def take(self) -> Parts | None:
+        """Take the oldest piece out as an output; None if there is none that may go before the end."""
         source = self._head if self._is_cut else self._tail
         if not source or source[0].type is OutputType.ERROR:
             return None
@@ -132,14 +136,17 @@ class OutputBuffer:
             if source[0].cost > self._head_left:
                 return None
             self._head_left -= source[0].cost
-        self._last_taken = source.popleft()
-        return b"".join(_item([self._last_taken]))
+        piece = source.popleft()
+        self._last_taken = Piece(piece.type, bytearray(), 0, taken=piece.taken + len(piece.json))
+        return _item([piece])
 
-    def rest(self) -> Iterator[bytes]:
-        """Give what was not taken as outputs' JSON, once the run has ended; of errors one at most."""
+    def rest(self) -> Iterator[Parts]:
+        """Give what was not taken, as outputs, once the run has ended; the pieces of an error are one output."""
         for kind, group in itertools.groupby(self._pieces(), key=lambda piece: piece.type):
-            for pieces in [list(group)] if kind is OutputType.ERROR else ([piece] for piece in group):
-                yield b"".join(_item(pieces))
+            if kind is OutputType.ERROR:
+                yield _item(group)
+            else:
+                yield from (_item([piece]) for piece in group)
 
     def outputs(self) -> Outputs:
         """Return what was kept, neighbouring pieces of one stream as one output."""
@@ -171,7 +178,7 @@ class OutputBuffer:
             self._left -= len(piece.json)
         elif last is None and not self._is_cut and self._last_taken and self._goes_on(self._last_taken, piece):
             # As if it had been put to what was taken: many short lines are to cost no more than in a plain answer.
-            piece.taken = self._last_taken.taken + len(self._last_taken.json)
+            piece.taken = self._last_taken.taken
             self._tail.append(piece)
             self._left -= piece.cost
         elif self._makes_room(piece.cost):
@@ -227,14 +234,12 @@ def _text_piece(kind: OutputType, text: str) -> Piece:
     return Piece(kind, bytearray(memoryview(orjson.dumps(text))[1:-1]), len(text.encode()))
 
 
-def _item(pieces: list[Piece]) -> Iterator[bytes | bytearray]:
-    """Give one output in parts: the pieces of one text, or one display."""
-    kind = pieces[0].type
-    quote = b'"' if kind in TEXTS else b""
-    yield b'{"type":"' + kind.value.encode() + b'","data":' + quote
-    for piece in pieces:
-        yield piece.json
-    yield quote + b"}"
+def _item(pieces: Iterable[Piece]) -> Parts:
+    """Return one output: the pieces of one text, or one display."""
+    first, *more = pieces
+    quote = b'"' if first.type in TEXTS else b""
+    opening = b'{"type":"' + first.type.value.encode() + b'","data":' + quote
+    return (opening, first.json, *(piece.json for piece in more), quote + b"}")
 
 
 def _list_items(pieces: Iterable[Piece]) -> Iterator[bytes | bytearray]:

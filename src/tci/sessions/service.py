@@ -122,6 +122,8 @@ class SessionService:
         known = self._connections.known(session_id)
         if known is None or known.account_id != caller.account_id:
             known = await self._find(caller, session_id)  # a stranger does not queue
+        if follower is not None:
+            follower.expect(known)
         # One run at a time in a session, in order of arrival; the time limit then counts from a run's own start.
         async with self.turnstile.turn(session_id) as turn:
             session = self._connections.known(session_id) if turn.is_ours else None

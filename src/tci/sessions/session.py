@@ -44,5 +44,8 @@ class Follower(Protocol):
     def has_heard(self) -> bool:
         """Whether it was told the session's id: a new session then outlives its first run, whatever comes of it."""
 
+    def expect(self, session: Session) -> None:
+        """Learn in which session the code is to run once it is its turn."""
+
     async def begin(self, session: Session, outputs: OutputBuffer) -> None:
-        """Tell of the session, before its code runs, and of where its outputs will be."""
+        """Learn that the code runs now, in which session, and where its outputs will be."""
