@@ -265,10 +265,11 @@ def test_reader_that_does_not_read_does_not_grow_the_service(start_service: Call
 
 def test_stop_ends_streams_with_an_error(start_service: Callable[..., Service]) -> None:
     service = start_service(stop_seconds=1)
-    waiting = "import time\ntime.sleep(100)"
-    flood = FLOODS["displays"] + f"\n{waiting}"
-    with streaming(service, waiting) as coming, streaming(service, flood) as unread:
-        assert next(unread)[1]["type"] == "display_data"
+    waiting = "import time\nprint('begun', flush=True)\n{}time.sleep(100)"
+    large = waiting.format("from IPython.display import HTML\ndisplay(HTML('z' * 7_000_000))\n")
+    with streaming(service, waiting.format("")) as coming, streaming(service, large) as unread:
+        assert next(coming) == next(unread) == ("output", {"type": "stdout", "data": "begun\n"})
+        service.client.close()
         service.process.terminate()
         outputs, (name, error) = outputs_and_last(coming)
         assert (name, outputs, error["code"]) == ("error", [], "unavailable")
