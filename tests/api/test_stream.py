@@ -263,15 +263,25 @@ def test_reader_that_does_not_read_does_not_grow_the_service(start_service: Call
     assert grown <= BOUND_BYTES, f"{grown / MIB:.1f} MiB"
 
 
-def test_stop_ends_streams_with_an_error(start_service: Callable[..., Service]) -> None:
-    service = start_service(stop_seconds=1)
-    waiting = "import time\nprint('begun', flush=True)\n{}time.sleep(100)"
-    large = waiting.format("from IPython.display import HTML\ndisplay(HTML('z' * 7_000_000))\n")
-    with streaming(service, waiting.format("")) as coming, streaming(service, large) as unread:
-        assert next(coming) == next(unread) == ("output", {"type": "stdout", "data": "begun\n"})
+def test_stop_ends_each_stream_with_one_event(start_service: Callable[..., Service]) -> None:
+    service = start_service(stop_seconds=1, heartbeat_seconds=0.2)
+    session = service.run("import time\nfrom IPython.display import HTML")["session_id"]
+    waiting = "import time\nprint('begun', flush=True)\ntime.sleep(100)"
+    large = "print('begun', flush=True)\ndisplay(HTML('z' * 7_000_000))\ntime.sleep(100)"
+    with (
+        streaming(service, waiting) as coming,
+        streaming(service, large, session) as unread,
+        streaming(service, "print('never')", session) as queued,  # it hears of its session while it waits
+    ):
+        begun = {"type": "stdout", "data": "begun\n"}
+        for stream in (coming, unread):
+            assert next(event for event in stream if event[0]) == ("output", begun)
         service.client.close()
         service.process.terminate()
-        outputs, (name, error) = outputs_and_last(coming)
+        outputs, (name, execution) = outputs_and_last(coming)
+        assert (name, execution["verdict"]) == ("execution", "interrupted")
+        assert [output["type"] for output in outputs] == ["error"]
+        outputs, (name, error) = outputs_and_last(queued)
         assert (name, outputs, error["code"]) == ("error", [], "unavailable")
         assert service.process.wait(60) == 0  # nor does a reader that does not read hold it up
     assert "Traceback" not in service.log.read_text()

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from tci.api.answer import in_chunks, wait_until_gone
+from tci.api.answer import in_chunks, result_of, wait_until_gone
 from tci.api.failure import error_object
 from tci.api.models import WireStatus, extension_of, session_event
 from tci.errors import ServiceError, Stopping
@@ -23,8 +23,8 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "text/event-stream"
 
-LAST_WORD_SECONDS = 1.0
-"""How long a stop waits for a slow reader to take the last event."""
+LAST_WORDS_SECONDS = 2.0
+"""How long a stop waits, once the code has been interrupted, for a slow reader to take what is left."""
 
 Part = bytes | bytearray
 
@@ -70,7 +70,6 @@ class OutputStream(Response, Follower):
         self._outputs: OutputBuffer | None = None
         self._has_begun = False
         self._has_heard = False
-        self._is_stopping = False
 
     @property
     @override
@@ -98,24 +97,21 @@ class OutputStream(Response, Follower):
             task.add_done_callback(lambda _: self._news.set())
         try:
             await asyncio.shield(following)
-        except asyncio.CancelledError:  # the server stops and waits no longer; a stream must not end in its middle
-            self._is_stopping = True
-            self._news.set()
+        except asyncio.CancelledError:  # the server stops and waits no longer; what has run is to be told all the same
             work.cancel()
-            await asyncio.wait({following}, timeout=LAST_WORD_SECONDS)
-            raise
+            await asyncio.wait({work})
+            await asyncio.wait({following}, timeout=LAST_WORDS_SECONDS)
+            if not following.done():
+                raise
+            following.result()
         finally:
             tasks: set[asyncio.Task[Any]] = {work, following, self._gone}
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    @property
-    def _is_over(self) -> bool:
-        return self._gone.done() or self._is_stopping
-
     async def _follow(self, work: asyncio.Task[Execution]) -> None:
-        while not (work.done() or self._is_over):
+        while not (work.done() or self._gone.done()):
             if not await self._has_news() and not work.done():
                 await self._break_silence()
             await self._send_parts(self._taken())
@@ -123,22 +119,14 @@ class OutputStream(Response, Follower):
             log.info("Client left")
             return
         try:
-            execution = await self._conclude(work)
+            execution = result_of(work)
+            await self._send_parts(itertools.chain(self._taken(), self._rest()))
         except Exception as error:
             if not self._has_begun:
                 raise
             await self._send_last("error", error_object(_failure_of(error)))
         else:
             await self._send_last("execution", {**extension_of(execution).model_dump(), "status": self._status})
-
-    async def _conclude(self, work: asyncio.Task[Execution]) -> Execution:
-        """Send what waited for the end, and return what came of the run or raise what it failed of."""
-        if not self._is_stopping:
-            execution = work.result()
-            await self._send_parts(itertools.chain(self._taken(), self._rest()))
-        if self._is_stopping:  # also while a slow reader took the outputs
-            raise Stopping
-        return execution
 
     async def _has_news(self) -> bool:
         """Wait for news; return False if it is time for a heartbeat before there is any."""
@@ -172,13 +160,11 @@ class OutputStream(Response, Follower):
 
     def _taken(self) -> Iterator[Part]:
         # One at a time: what a slow reader has not taken stays in the buffer.
-        while self._outputs is not None and not self._is_over and (output := self._outputs.take()) is not None:
+        while self._outputs is not None and not self._gone.done() and (output := self._outputs.take()) is not None:
             yield from _event("output", *output)
 
     def _rest(self) -> Iterator[Part]:
         for output in self._outputs.rest() if self._outputs is not None else ():
-            if self._is_over:
-                return
             yield from _event("output", *output)
 
     async def _send_last(self, name: str, data: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -55,7 +56,12 @@ class SessionService:
         self._outbox = outbox
         self._connections = Connections(lambda session: sandboxes.connect(session.sandbox_id, session.kernel_key))
         self.turnstile = Turnstile(turns, max_waiting=settings.max_waiting)
-        self._runner = Runner(settings=settings, driver=driver, end=self.end)
+        self._runner = Runner(
+            settings=settings,
+            driver=driver,
+            end=self.end,
+            is_stopping=lambda: self.is_stopping(),  # noqa: PLW0108 (it is set later)
+        )
         self._running: set[asyncio.Task[object]] = set()
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether what is cancelled is so by a stop of the service, and not since its caller left."""
@@ -73,8 +79,9 @@ class SessionService:
         """Run code in the caller's session, or in a new one, after writing the files.
 
         Raises InvalidRequest, SessionNotFound, TooManyWaiting, QuotaReached, and whatever opening a session raises;
-        code that raises is an Execution. If it is cancelled, what it started is interrupted first. A follower is told
-        of the session before the code runs, and takes the outputs as they come.
+        code that raises is an Execution. If it is cancelled, what it started is interrupted first; while the service
+        stops, that is an Execution too, and else CancelledError. A follower is told of the session before the code
+        runs, and takes the outputs as they come.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (a coroutine that runs is in one)
@@ -140,9 +147,10 @@ class SessionService:
         outputs = OutputBuffer(limit=self._settings.max_output_bytes)
         if follower is not None:
             await follower.begin(session, outputs)
-        is_answered = session.answered_at is not None or (follower is not None and follower.has_heard)
+            if follower.has_heard:
+                session = replace(session, answered_at=session.answered_at or session.started_at)
         # Counted while the kernel works, which takes longer; but to count a first run says that it was answered.
-        counting = asyncio.ensure_future(self._count(session)) if is_answered else None
+        counting = None if session.answered_at is None else asyncio.ensure_future(self._count(session))
         try:
             result = await self._runner.run(session, kernel, code, files=files, timeout=timeout, outputs=outputs)
             count = await (counting or self._count(session))
