@@ -128,7 +128,7 @@ def test_any_content_type_is_read_as_json(service: Service, session_id: str, con
         {"files": None},
         {"files": []},
         {"unknown": {"deep": [[[1.5e300, -0.0, None]]]}},
-        {"timeout": 5, "stream": True, "metadata": None},
+        {"timeout": 5, "background": True, "metadata": None},
         {"files": [{"name": "f", "encoding": "string", "content": "", "mode": 0o777, "path": "/etc/passwd"}]},
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from tci.errors import EngineAway
 from tci.kernel.client import KernelClient
+from tci.kernel.output_buffer import OutputBuffer
 from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver, Usage
 from tci.sessions.runner import Runner
@@ -59,6 +60,7 @@ async def test_kernel_that_closes_while_the_engine_is_away_has_died(tmp_path: Pa
 
     driver, kernel = cast(SandboxDriver, DriverWhoseEngineGoesAway()), cast(KernelClient, ClosingKernel())
     runner = Runner(settings=Settings(data_dir=tmp_path), driver=driver, end=end, is_stopping=lambda: False)
-    result = await runner.run(SESSION, kernel, "x", files={}, timeout=5)
+    outputs = OutputBuffer(limit=1024)
+    result = await runner.run(SESSION, kernel, "x", files={}, timeout=5, outputs=outputs)
     assert result.verdict is Verdict.KERNEL_DIED
     assert ended == [EndReason.KERNEL_DIED]

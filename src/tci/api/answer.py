@@ -5,8 +5,8 @@ byte and send the request again.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
 
 import structlog
 from starlette.responses import Response
@@ -16,6 +16,8 @@ from typing_extensions import override
 from tci.errors import ServiceError, Stopping
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 Body = tuple[bytes | bytearray, ...]
 """A body in parts: an answer may be large, and is not to be held twice to be joined."""
@@ -61,7 +63,7 @@ class LongAnswer(Response):
     async def _answer(self, work: asyncio.Task[Body], gone: asyncio.Task[None], send: Send) -> None:
         await self._wait(work, gone)
         if work.done():
-            body = _result(work)
+            body = result_of(work)
             await _start(send, (b"content-length", str(sum(map(len, body))).encode()))
             await _finish(send, body)
             return
@@ -74,7 +76,7 @@ class LongAnswer(Response):
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
             await self._wait(work, gone)
         try:
-            body = _result(work)
+            body = result_of(work)
         except ServiceError as error:
             log.exception("Request failed after its answer had begun", code=error.code)
             body = self._render_late(error)
@@ -90,7 +92,8 @@ class LongAnswer(Response):
             await asyncio.wait({work})
 
 
-def _result(work: asyncio.Task[Body]) -> Body:
+def result_of(work: asyncio.Task[T]) -> T:
+    """Return what came of some work, or raise what it failed of; a stop too, unlike a cancellation, has an answer."""
     try:
         return work.result()
     except asyncio.CancelledError:  # nothing has run
@@ -103,15 +106,21 @@ async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:
 
 
 async def _finish(send: Send, body: Body) -> None:
+    for chunk in in_chunks(body):
+        # Waits while the client is slow, so no more than a chunk is copied at any time.
+        await send({"type": "http.response.body", "body": chunk, "more_body": len(chunk) >= SEND_BYTES})
+
+
+def in_chunks(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """Give parts in chunks of SEND_BYTES and somewhat more; the last one is shorter, and may be empty."""
     chunk = bytearray()
-    for part in body:
+    for part in parts:
         for start in range(0, len(part), SEND_BYTES):
             chunk += memoryview(part)[start : start + SEND_BYTES]
             if len(chunk) >= SEND_BYTES:
-                # Waits while the client is slow, so no more than a chunk is copied at any time.
-                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+                yield bytes(chunk)
                 chunk.clear()
-    await send({"type": "http.response.body", "body": bytes(chunk)})
+    yield bytes(chunk)
 
 
 async def wait_until_gone(receive: Receive) -> None:

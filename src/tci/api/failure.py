@@ -53,6 +53,11 @@ def failure(
     return JSONResponse(body, status_code=status, headers=all_headers)
 
 
+def error_object(error: ServiceError) -> dict[str, str | None]:
+    """Return the `error` of a failure's body, for a stream that has begun."""
+    return {"message": printable(str(error)), "type": error.type, "param": error.param, "code": error.code}
+
+
 def printable(text: str) -> str:
     """Return a message that every SDK prints as it is: some escape what is not ASCII, quotes and backslashes."""
     plain = text.replace('"', "'").replace("\\", "/").encode("ascii", "replace").decode()

@@ -100,6 +100,9 @@ class ExecuteRequest(BaseModel):
     files: Annotated[list[File], Field(max_length=MAX_FILES, fail_fast=True)] | None = Field(
         None, description="Files to write before the code runs."
     )
+    stream: bool | None = Field(
+        None, description="Send outputs as they come, as `text/event-stream`; so does that `Accept` (an extension)."
+    )
 
     def decoded_files(self) -> dict[str, bytes]:
         """Return the files' bytes by name; of two with the same name the later counts."""
@@ -170,9 +173,9 @@ def _milliseconds(length: dt.timedelta) -> float:
     return round(length.total_seconds() * 1000, 3)
 
 
-def execute_envelope(execution: Execution, *, status: WireStatus) -> Body:
-    """Return an execution as it goes on the wire, as JSON."""
-    extension = ExecutionModel(
+def extension_of(execution: Execution) -> ExecutionModel:
+    """Return what the service saw of a run."""
+    return ExecutionModel(
         verdict=execution.verdict,
         duration_ms=_milliseconds(execution.duration),
         cpu_ms=_milliseconds(execution.cpu),
@@ -180,6 +183,16 @@ def execute_envelope(execution: Execution, *, status: WireStatus) -> Body:
         execute_count=execution.execute_count,
         expires_at=execution.expires_at,
     )
+
+
+def session_event(session: Session) -> dict[str, str]:
+    """Return what a stream tells first."""
+    return {"session_id": session.id, "expires_at": _rfc3339(session.expires_at)}
+
+
+def execute_envelope(execution: Execution, *, status: WireStatus) -> Body:
+    """Return an execution as it goes on the wire, as JSON."""
+    extension = extension_of(execution)
     before = orjson.dumps({"data": {"session_id": execution.session_id}})[:-2] + b',"outputs":'
     after = orjson.dumps({"data": {"status": status, "execution": extension.model_dump()}, "errors": None})
     # Outputs come clean from `tci.kernel.outputs`; to validate megabytes of them again would cost more than the run.

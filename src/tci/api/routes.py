@@ -1,7 +1,7 @@
 """The routes. Each parses, makes one call, and wraps the answer."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,8 +19,10 @@ from tci.api.models import (
     late_failure,
     sessions_envelope,
 )
+from tci.api.stream import EXAMPLE, MEDIA_TYPE, OutputStream
 from tci.api.usage import UsageEnvelope, UsageRequest, usage_envelope
 from tci.errors import AccountNotFound, InvalidRequest, Stopping
+from tci.sessions.session import Execution, Follower
 from tci.storage.account_store import AccountStore
 from tci.storage.readiness import Readiness
 
@@ -86,19 +88,33 @@ SeenAccountDep = Annotated[int | None, Depends(seen_account)]
 StatusDep = Annotated[WireStatus, Depends(wire_status)]
 
 
-@router.post("/execute", response_model=ExecuteEnvelope, openapi_extra=REQUEST_SCHEMA)
+EXECUTE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}}}
+}
+
+
+@router.post("/execute", response_model=ExecuteEnvelope, openapi_extra=REQUEST_SCHEMA, responses=EXECUTE_RESPONSES)
 async def execute(
     request: Request, caller: CallerDep, body: ExecuteRequestDep, service: ServiceDep, status: StatusDep
 ) -> Response:
     """Run code in a new session, or in the one that `session_id` names."""
 
-    async def work() -> Body:
-        execution = await service.execute(
-            caller, body.code, session_id=body.session_id, files=body.decoded_files(), timeout=body.timeout
+    async def run(follower: Follower | None = None) -> Execution:
+        return await service.execute(
+            caller,
+            body.code,
+            session_id=body.session_id,
+            files=body.decoded_files(),
+            timeout=body.timeout,
+            follower=follower,
         )
-        return execute_envelope(execution, status=status)
+
+    async def work() -> Body:
+        return execute_envelope(await run(), status=status)
 
     interval: float = request.state.settings.heartbeat_seconds
+    if body.stream or any(MEDIA_TYPE in accept.lower() for accept in request.headers.getlist("accept")):
+        return OutputStream(run, interval=interval, status=status)
     return LongAnswer(
         work(), interval=interval, render_late=lambda error: late_failure(error, body.session_id, status=status)
     )

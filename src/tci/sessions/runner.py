@@ -57,15 +57,21 @@ class Runner:
         self._is_stopping = is_stopping
 
     async def run(
-        self, session: Session, kernel: KernelClient, code: str, *, files: Mapping[str, bytes], timeout: float
+        self,
+        session: Session,
+        kernel: KernelClient,
+        code: str,
+        *,
+        files: Mapping[str, bytes],
+        timeout: float,
+        outputs: OutputBuffer,
     ) -> Result:
-        """Write the files, run the code, return what came of it.
+        """Write the files, run the code, return what came of it; its outputs are in the buffer as they come.
 
         A run that is cancelled, since its caller went away, is interrupted before this returns. So it is where the
         service stops, but then its caller is there, and gets what came of it: a request that is sent again would run
         twice. Raises InvalidFile, KernelFailed, and SessionNotFound where the session was dead before the code began.
         """
-        outputs = OutputBuffer(limit=self._settings.max_output_bytes)
         before = await self._driver.usage(session.sandbox_id)
         if before is None:
             await self._require_life(session)

@@ -3,18 +3,20 @@
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
 from tci.errors import InvalidRequest, ServiceError, SessionNotFound, Unavailable
 from tci.ids import is_session_id
+from tci.kernel.output_buffer import OutputBuffer
 from tci.sandbox.driver import SandboxDriver
 from tci.sessions.connections import Connections
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.runner import Result, Runner
 from tci.sessions.sandboxes import Sandboxes
-from tci.sessions.session import Execution
+from tci.sessions.session import Execution, Follower
 from tci.sessions.turnstile import Turnstile
 from tci.settings import Settings
 from tci.storage.account_store import Caller
@@ -65,13 +67,21 @@ class SessionService:
         """Whether what is cancelled is so by a stop of the service, and not since its caller left."""
 
     async def execute(
-        self, caller: Caller, code: str, *, session_id: str | None, files: Mapping[str, bytes], timeout: float | None
+        self,
+        caller: Caller,
+        code: str,
+        *,
+        session_id: str | None,
+        files: Mapping[str, bytes],
+        timeout: float | None,
+        follower: Follower | None = None,
     ) -> Execution:
         """Run code in the caller's session, or in a new one, after writing the files.
 
         Raises InvalidRequest, SessionNotFound, TooManyWaiting, QuotaReached, and whatever opening a session raises;
         code that raises is an Execution. If it is cancelled, what it started is interrupted first; while the service
-        stops, that is an Execution too, and else CancelledError.
+        stops, that is an Execution too, and else CancelledError. A follower is told of the session before the code
+        runs, and takes the outputs as they come.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (a coroutine that runs is in one)
@@ -80,30 +90,47 @@ class SessionService:
             timeout = self._checked(timeout)
             await self._leases.require_rate(caller)
             if session_id is None:
-                return await self._execute_in_new(caller, code, files, timeout)
-            return await self._execute_in(caller, session_id, code, files, timeout)
+                return await self._execute_in_new(caller, code, files, timeout, follower)
+            return await self._execute_in(caller, session_id, code, files, timeout, follower=follower)
         finally:
             self._running.discard(task)
 
-    async def _execute_in_new(self, caller: Caller, code: str, files: Mapping[str, bytes], timeout: float) -> Execution:
+    async def _execute_in_new(
+        self, caller: Caller, code: str, files: Mapping[str, bytes], timeout: float, follower: Follower | None
+    ) -> Execution:
         session, kernel = await self._opener.open(caller, files)
         self._connections.put(session, kernel)
         try:
             async with self.turnstile.turn(session.id, is_new=True):
-                return await self._run(session, code, {}, timeout)
-        except asyncio.CancelledError:  # whoever asked for it will not hear its id
+                return await self._run(session, code, {}, timeout, follower)
+        except asyncio.CancelledError:
+            if follower is not None and follower.has_heard:
+                raise
+            # Whoever asked for it will not hear its id.
             await asyncio.shield(self.end(session, EndReason.SHUTDOWN if self.is_stopping() else EndReason.CLIENT_LEFT))
             raise
-        except ServiceError:  # nobody will hear its id
+        except ServiceError:
+            if follower is not None and follower.has_heard:
+                raise
+            # Nobody will hear its id.
             await asyncio.shield(self.end(session, EndReason.FAILED))
             raise
 
     async def _execute_in(
-        self, caller: Caller, session_id: str, code: str, files: Mapping[str, bytes], timeout: float
+        self,
+        caller: Caller,
+        session_id: str,
+        code: str,
+        files: Mapping[str, bytes],
+        timeout: float,
+        *,
+        follower: Follower | None,
     ) -> Execution:
         known = self._connections.known(session_id)
         if known is None or known.account_id != caller.account_id:
             known = await self._find(caller, session_id)  # a stranger does not queue
+        if follower is not None:
+            follower.expect(known)
         # One run at a time in a session, in order of arrival; the time limit then counts from a run's own start.
         async with self.turnstile.turn(session_id) as turn:
             session = self._connections.known(session_id) if turn.is_ours else None
@@ -111,14 +138,21 @@ class SessionService:
             session = session or await self._find(caller, session_id)
             if session.expires_at <= turn.now:
                 raise SessionNotFound(session_id, reason=EndReason.EXPIRED)
-            return await self._run(session, code, files, timeout)
+            return await self._run(session, code, files, timeout, follower)
 
-    async def _run(self, session: Session, code: str, files: Mapping[str, bytes], timeout: float) -> Execution:
+    async def _run(
+        self, session: Session, code: str, files: Mapping[str, bytes], timeout: float, follower: Follower | None
+    ) -> Execution:
         kernel = self._connections.get(session)
+        outputs = OutputBuffer(limit=self._settings.max_output_bytes)
+        if follower is not None:
+            await follower.begin(session, outputs)
+            if follower.has_heard:
+                session = replace(session, answered_at=session.answered_at or session.started_at)
         # Counted while the kernel works, which takes longer; but to count a first run says that it was answered.
         counting = None if session.answered_at is None else asyncio.ensure_future(self._count(session))
         try:
-            result = await self._runner.run(session, kernel, code, files=files, timeout=timeout)
+            result = await self._runner.run(session, kernel, code, files=files, timeout=timeout, outputs=outputs)
             count = await (counting or self._count(session))
         except BaseException:
             if counting is not None:  # whatever came of the run, it ran

@@ -3,8 +3,10 @@
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-from tci.kernel.output_buffer import Outputs
+from tci.kernel.output_buffer import OutputBuffer, Outputs
+from tci.storage.session_store import Session
 
 
 class Verdict(StrEnum):
@@ -33,3 +35,17 @@ class Execution:
     """Most memory that the sandbox has used so far, of all its processes and files in memory."""
     execute_count: int
     expires_at: dt.datetime
+
+
+class Follower(Protocol):
+    """Whoever follows a run while it goes on."""
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether it was told the session's id: a new session then outlives its first run, whatever comes of it."""
+
+    def expect(self, session: Session) -> None:
+        """Learn in which session the code is to run once it is its turn."""
+
+    async def begin(self, session: Session, outputs: OutputBuffer) -> None:
+        """Learn that the code runs now, in which session, and where its outputs will be."""
