@@ -2,7 +2,8 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
@@ -14,7 +15,7 @@ from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.runner import Result, Runner
 from tci.sessions.sandboxes import Sandboxes
-from tci.sessions.session import Execution
+from tci.sessions.session import Execution, Terms
 from tci.sessions.turnstile import Turnstile
 from tci.settings import Settings
 from tci.storage.account_store import Caller
@@ -67,17 +68,44 @@ class SessionService:
         Raises InvalidRequest, SessionNotFound, TooManyWaiting, QuotaReached, and whatever opening a session raises;
         code that raises is an Execution. If it is cancelled, what it started is interrupted first.
         """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (a coroutine that runs is in one)
-        self._running.add(task)
-        try:
+        with self._at_work():
             timeout = self._checked(timeout)
             await self._leases.require_rate(caller)
             if session_id is None:
                 return await self._execute_in_new(caller, code, files, timeout)
             return await self._execute_in(caller, session_id, code, files, timeout)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Have a stop wait for this task."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a coroutine that runs is in one)
+        self._running.add(task)
+        try:
+            yield
         finally:
             self._running.discard(task)
+
+    @asynccontextmanager
+    async def opened(self, caller: Caller, terms: Terms) -> AsyncIterator[Session]:
+        """Open a session before it has anything to run, for whoever tells its caller of it in the block.
+
+        Raises whatever opening a session raises. If the block fails, nobody will hear its id, and it is ended.
+        """
+        with self._at_work():
+            session, kernel = await self._opener.open(caller, {}, terms)
+            self._connections.put(session, kernel)
+            try:
+                yield session
+            except BaseException:
+                await asyncio.shield(self._end_unheard(session))
+                raise
+            at = dt.datetime.now(dt.UTC)
+            marking = self._outbox.write(lambda: self._sessions.mark_answered(session.id, at), patience_seconds=0)
+            await asyncio.shield(marking)
+
+    async def _end_unheard(self, session: Session) -> None:
+        await self.end(session, EndReason.SHUTDOWN if self.is_stopping() else EndReason.CLIENT_LEFT)
 
     async def _execute_in_new(self, caller: Caller, code: str, files: Mapping[str, bytes], timeout: float) -> Execution:
         session, kernel = await self._opener.open(caller, files)
@@ -86,7 +114,7 @@ class SessionService:
             async with self.turnstile.turn(session.id, is_new=True):
                 return await self._run(session, code, {}, timeout)
         except asyncio.CancelledError:  # whoever asked for it will not hear its id
-            await asyncio.shield(self.end(session, EndReason.SHUTDOWN if self.is_stopping() else EndReason.CLIENT_LEFT))
+            await asyncio.shield(self._end_unheard(session))
             raise
         except ServiceError:  # nobody will hear its id
             await asyncio.shield(self.end(session, EndReason.FAILED))
@@ -149,6 +177,20 @@ class SessionService:
         found = await self._sessions.list_live(account_id=caller.account_id)
         return [session for session in found if session.expires_at > now]
 
+    async def find(self, caller: Caller, session_id: str, *, as_admin: bool = False) -> Session:
+        """Return the caller's live session; raises SessionNotFound.
+
+        `as_admin`: where a key that sees every account may name any account's.
+        """
+        session = await self._find(caller, session_id, as_admin=as_admin)
+        if session.expires_at <= await self._leases.now_or_ours():
+            raise SessionNotFound(session_id, reason=EndReason.EXPIRED)
+        return session
+
+    def interrupt(self, session_id: str) -> bool:
+        """Interrupt what this process runs in the session, and return whether it runs anything."""
+        return self._runner.interrupt(session_id)
+
     def is_busy(self, session_id: str) -> bool:
         """Whether a call of this process runs or waits in the session."""
         return self.turnstile.is_busy(session_id)
@@ -183,10 +225,11 @@ class SessionService:
         """Drop every connection; the sessions go on."""
         self._connections.close()
 
-    async def _find(self, caller: Caller, session_id: str) -> Session:
+    async def _find(self, caller: Caller, session_id: str, *, as_admin: bool = False) -> Session:
         # What can't be an id is not looked up: PostgreSQL refuses a NUL, for one.
         session = await self._sessions.get(session_id) if is_session_id(session_id) else None
-        if session is None or session.account_id != caller.account_id:
+        may_see = as_admin and caller.is_admin
+        if session is None or (session.account_id != caller.account_id and not may_see):
             raise SessionNotFound(session_id)
         if not session.is_live:
             raise SessionNotFound(session_id, reason=session.end_reason)
