@@ -9,11 +9,12 @@ from typing import Any, TypedDict
 import structlog
 from fastapi import FastAPI
 
-from tci.api import document, failure, middleware, routes
+from tci.api import document, failure, middleware, routes, session_routes
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
+from tci.sessions.lifecycle import SessionLifecycle
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.pool import WarmPool
@@ -23,6 +24,7 @@ from tci.sessions.service import SessionService
 from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
+from tci.storage.interrupt_store import InterruptStore
 from tci.storage.lease_store import LeaseStore
 from tci.storage.pool_store import PoolStore
 from tci.storage.readiness import Readiness
@@ -39,6 +41,7 @@ class State(TypedDict):
 
     accounts: AccountStore
     sessions: SessionService
+    lifecycle: SessionLifecycle
     usage: UsageStore
     settings: Settings
     readiness: Readiness
@@ -51,6 +54,7 @@ class Parts:
     accounts: AccountStore
     store: SessionStore
     sessions: SessionService
+    lifecycle: SessionLifecycle
     usage: UsageStore
     pool: WarmPool
     reaper: Reaper
@@ -107,6 +111,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             outbox=outbox,
         )
         stack.callback(service.close)
+        interrupts = InterruptStore(redis, deployment=deployment)
+        lifecycle = SessionLifecycle(service=service, sessions=store, leases=leases, interrupts=interrupts)
         reaper = Reaper(
             settings=settings,
             driver=driver,
@@ -121,6 +127,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             accounts=AccountStore(engine),
             store=store,
             sessions=service,
+            lifecycle=lifecycle,
             usage=UsageStore(engine),
             pool=pool,
             reaper=reaper,
@@ -164,6 +171,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 parts.reaper.run_tend(),
                 parts.sessions.turnstile.run(),
                 parts.sessions.run_sweep(),
+                parts.lifecycle.run(),
                 parts.outbox.run(),
                 parts.pool.run(),
                 run_proxy(settings),
@@ -172,6 +180,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
+                    "lifecycle": parts.lifecycle,
                     "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
@@ -191,8 +200,9 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
-    app.include_router(routes.router, responses=document.FAILURES)
-    app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    for router in (routes.router, session_routes.router):
+        app.include_router(router, responses=document.FAILURES)
+        app.include_router(router, prefix="/v1", include_in_schema=False)
     document.install(app)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(middleware.OneSlash)

@@ -49,7 +49,7 @@ class LongAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Not a TaskGroup: it would wrap a failure, which the failure handlers must see as it is.
         work = asyncio.create_task(self._work)
-        gone = asyncio.create_task(_wait_until_gone(receive))
+        gone = asyncio.create_task(wait_until_gone(receive))
         try:
             await self._answer(work, gone, send)
         finally:
@@ -102,6 +102,7 @@ async def _finish(send: Send, body: Body) -> None:
     await send({"type": "http.response.body", "body": bytes(chunk)})
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def wait_until_gone(receive: Receive) -> None:
+    """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

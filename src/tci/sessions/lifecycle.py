@@ -1,6 +1,6 @@
 """Sessions as their callers handle them beside executions: opened ahead, shown, listed, interrupted, ended."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 
 from tci.sessions.service import SessionService
@@ -36,7 +36,7 @@ class SessionLifecycle:
         return await self._service.find(caller, session_id, as_admin=True)
 
     async def page(
-        self, *, account_id: int | None, metadata: Mapping[str, str], after: Position | None, limit: int | None
+        self, *, account_id: int | None, metadata: Iterable[tuple[str, str]], after: Position | None, limit: int | None
     ) -> LivePage:
         """Return live sessions, newest first, of one account or of all."""
         now = await self._leases.now_or_ours()

@@ -62,7 +62,7 @@ class SessionOpener:
         )
         extending = asyncio.create_task(self._extend(session_id, window), name=f"keep the place of {session_id}")
         try:
-            session, kernel = await self._open(caller, session_id, files, started_at, price, terms)
+            session, kernel = await self._open(caller, session_id, files, started_at, price, terms=terms)
         except BaseException:
             extending.cancel()
             await asyncio.shield(_if_possible(self._leases.abandon(session_id)))
@@ -82,6 +82,7 @@ class SessionOpener:
         files: Mapping[str, bytes],
         started_at: dt.datetime,
         price: Decimal,
+        *,
         terms: Terms,
     ) -> tuple[Session, KernelClient]:
         policy = self._sandboxes.policy_for(caller.egress).narrowed(terms.egress)

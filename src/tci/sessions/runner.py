@@ -5,6 +5,7 @@ import datetime as dt
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -134,7 +135,8 @@ class Runner:
             if left <= 0:
                 usage = await self._usage(session, usage)
                 return await self._stop(session, kernel, task, outputs, timeout), usage
-            await asyncio.wait({task, run.asked}, timeout=min(WATCH_SECONDS, left), return_when=asyncio.FIRST_COMPLETED)
+            news: set[asyncio.Future[Any]] = {task, run.asked}
+            await asyncio.wait(news, timeout=min(WATCH_SECONDS, left), return_when=asyncio.FIRST_COMPLETED)
             if run.asked.done() and not task.done():
                 run.asked = loop.create_future()  # code may catch an interrupt, and be sent another
                 await self._heed(kernel, task, outputs, deadline)

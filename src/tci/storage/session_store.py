@@ -1,7 +1,7 @@
 """Sessions and their ledger rows: the record of what was opened, used, ended and billed."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
@@ -157,13 +157,13 @@ class SessionStore:
         now: dt.datetime,
         *,
         account_id: int | None = None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Iterable[tuple[str, str]] = (),
         after: Position | None = None,
         limit: int | None = None,
     ) -> LivePage:
         """Return so many live sessions from a place on, newest first, that have not expired and carry this metadata."""
         query = _live(account_id).where(sessions.c.expires_at > now, *_after(after))
-        for name, value in (metadata or {}).items():
+        for name, value in metadata:
             query = query.where(sessions.c.metadata[name].as_string() == value)
         if limit is not None:
             query = query.limit(limit + 1)
