@@ -1,5 +1,7 @@
 """Parses bodies ourselves: as JSON whatever their Content-Type says, which the SDKs need."""
 
+import re
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -9,6 +11,9 @@ from starlette.requests import ClientDisconnect
 from tci.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What a field is named, or an entry of one."""
 
 
 async def parsed_body(request: Request, model: type[Model], *, empty: bytes = b"") -> Model:
@@ -22,7 +27,8 @@ async def parsed_body(request: Request, model: type[Model], *, empty: bytes = b"
         raise InvalidRequest("The client left before its request was complete.") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
+        # A name that the caller made up is repeated only where it is one.
+        param = ".".join(takewhile(NAME.fullmatch, map(str, first["loc"]))) or None
         message = f"{param}: {first['msg']}" if param else first["msg"]
         raise InvalidRequest(message, param=param) from None
 

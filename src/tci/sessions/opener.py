@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import structlog
 
-from tci.errors import InvalidRequest, ServiceError, Unavailable
+from tci.errors import InvalidRequest, LaunchTimeout, ServiceError, Unavailable
 from tci.ids import new_session_id
 from tci.kernel.client import KernelClient
 from tci.sandbox.driver import Limits
@@ -93,6 +93,9 @@ class SessionOpener:
             await self._sandboxes.open_gate(ready.sandbox_id, policy)
             if files:
                 await ready.kernel.put(files)
+            # What is over when it opens is of no use, and should cost nothing.
+            if terms.ttl_seconds is not None and await self._leases.now_or_ours() >= started_at + ttl:
+                raise LaunchTimeout(terms.ttl_seconds)
             session = Session(
                 id=session_id,
                 account_id=caller.account_id,

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import structlog
 
@@ -94,11 +95,15 @@ class SessionService:
         """
         with self._at_work():
             session, kernel = await self._opener.open(caller, {}, terms)
-            self._connections.put(session, kernel)
+            # Who calls it has heard of it.
+            self._connections.put(replace(session, answered_at=session.started_at), kernel)
             try:
                 yield session
-            except BaseException:
+            except asyncio.CancelledError:
                 await asyncio.shield(self._end_unheard(session))
+                raise
+            except Exception:
+                await asyncio.shield(self.end(session, EndReason.FAILED))
                 raise
             at = dt.datetime.now(dt.UTC)
             marking = self._outbox.write(lambda: self._sessions.mark_answered(session.id, at), patience_seconds=0)

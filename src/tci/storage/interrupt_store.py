@@ -72,7 +72,7 @@ class InterruptStore:
                         raise RedisConnectionError
                     await heard.ping()
                 elif message["type"] == "message":
-                    session_id, answers = message["data"].decode().split(" ")
+                    session_id, _, answers = message["data"].decode(errors="replace").partition(" ")
                     await self._answer(answers, is_yes=interrupt(session_id))
                 is_asked = message is None
 
