@@ -93,9 +93,7 @@ class SessionOpener:
             await self._sandboxes.open_gate(ready.sandbox_id, policy)
             if files:
                 await ready.kernel.put(files)
-            # What is over when it opens is of no use, and should cost nothing.
-            if terms.ttl_seconds is not None and await self._leases.now_or_ours() >= started_at + ttl:
-                raise LaunchTimeout(terms.ttl_seconds)
+            await self._require_time_left(terms, started_at + ttl)
             session = Session(
                 id=session_id,
                 account_id=caller.account_id,
@@ -136,6 +134,11 @@ class SessionOpener:
             return ready
         async with self._sandboxes.slot():
             return await self._sandboxes.launch(policy, limits)
+
+    async def _require_time_left(self, terms: Terms, expires_at: dt.datetime) -> None:
+        """Raise LaunchTimeout where a short life is over before it began: it would be of no use, and cost."""
+        if terms.ttl_seconds is not None and await self._leases.now_or_ours() >= expires_at:
+            raise LaunchTimeout(terms.ttl_seconds)
 
     def _limits(self, terms: Terms) -> Limits:
         if terms.memory_bytes is None and terms.cpus is None:
