@@ -45,12 +45,18 @@ def live(owner: httpx.Client) -> dict[str, Any]:
     return opened(owner)
 
 
+@pytest.fixture(scope="module")
+def over(owner: httpx.Client) -> str:
+    """One that has ended."""
+    session_id = str(opened(owner)["id"])
+    ended(owner, session_id)
+    return session_id
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/interrupt")])
 def test_session_of_another_account_is_as_unknown_as_any(
-    owner: httpx.Client, stranger: httpx.Client, live: dict[str, Any], method: str, path: str
+    owner: httpx.Client, stranger: httpx.Client, live: dict[str, Any], over: str, method: str, path: str
 ) -> None:
-    over = opened(owner)["id"]
-    ended(owner, over)
     told = set()
     for session_id in (live["id"], over, UNKNOWN):
         answer = stranger.request(method, f"/tci/sessions/{session_id}{path}")

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -105,12 +105,18 @@ class OpenRequest(BaseModel):
         )
 
 
+# Not SkipJsonSchema: its failures would name `limit.int`.
+Limit = Annotated[
+    int | None,
+    Field(ge=1, le=MAX_PAGE),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+]
+
+
 class SessionsRequest(BaseModel):
     """The query of a request for a list of sessions."""
 
-    limit: int | SkipJsonSchema[None] = Field(
-        None, ge=1, le=MAX_PAGE, description="Most sessions in this answer. Left out: all."
-    )
+    limit: Limit = Field(None, description="Most sessions in this answer. Left out: all.")
     cursor: str | SkipJsonSchema[None] = Field(
         None, description="The `next_cursor` of the answer before; repeat the rest of the query with it."
     )
