@@ -53,10 +53,11 @@ def over(owner: httpx.Client) -> str:
     return session_id
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/interrupt")])
+@pytest.mark.parametrize("call", [("GET", ""), ("DELETE", ""), ("POST", "/interrupt")], ids=str)
 def test_session_of_another_account_is_as_unknown_as_any(
-    owner: httpx.Client, stranger: httpx.Client, live: dict[str, Any], over: str, method: str, path: str
+    owner: httpx.Client, stranger: httpx.Client, live: dict[str, Any], over: str, call: tuple[str, str]
 ) -> None:
+    method, path = call
     told = set()
     for session_id in (live["id"], over, UNKNOWN):
         answer = stranger.request(method, f"/tci/sessions/{session_id}{path}")

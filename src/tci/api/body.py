@@ -29,7 +29,8 @@ async def parsed_body(request: Request, model: type[Model], *, empty: bytes = b"
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         # A name that the caller made up is repeated only where it is one.
         param = ".".join(takewhile(NAME.fullmatch, map(str, first["loc"]))) or None
-        message = f"{param}: {first['msg']}" if param else first["msg"]
+        reason = first["msg"].removeprefix("Value error, ")
+        message = f"{param}: {reason}" if param else reason
         raise InvalidRequest(message, param=param) from None
 
 
