@@ -10,12 +10,13 @@ import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tci.api import document, failure, file_routes, mcp_mount, middleware, routes
+from tci.api import document, failure, file_routes, mcp_mount, middleware, routes, session_routes
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
 from tci.sessions.files import SessionFiles
+from tci.sessions.lifecycle import SessionLifecycle
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.pool import WarmPool
@@ -25,6 +26,7 @@ from tci.sessions.service import SessionService
 from tci.settings import Settings
 from tci.storage.account_store import AccountStore
 from tci.storage.database import open_database, require_current_schema
+from tci.storage.interrupt_store import InterruptStore
 from tci.storage.lease_store import LeaseStore
 from tci.storage.pool_store import PoolStore
 from tci.storage.readiness import Readiness
@@ -42,6 +44,7 @@ class State(TypedDict):
     accounts: AccountStore
     sessions: SessionService
     files: SessionFiles
+    lifecycle: SessionLifecycle
     usage: UsageStore
     settings: Settings
     readiness: Readiness
@@ -56,6 +59,7 @@ class Parts:
     store: SessionStore
     sessions: SessionService
     files: SessionFiles
+    lifecycle: SessionLifecycle
     usage: UsageStore
     pool: WarmPool
     reaper: Reaper
@@ -118,6 +122,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             connect=lambda session: sandboxes.connect(session.sandbox_id, session.kernel_key),
             disk_bytes=settings.sandbox_disk_bytes,
         )
+        interrupts = InterruptStore(redis, deployment=deployment)
+        lifecycle = SessionLifecycle(service=service, sessions=store, leases=leases, interrupts=interrupts)
         reaper = Reaper(
             settings=settings,
             driver=driver,
@@ -133,6 +139,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             store=store,
             sessions=service,
             files=files,
+            lifecycle=lifecycle,
             usage=UsageStore(engine),
             pool=pool,
             reaper=reaper,
@@ -176,6 +183,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                 parts.reaper.run_tend(),
                 parts.sessions.turnstile.run(),
                 parts.sessions.run_sweep(),
+                parts.lifecycle.run(),
                 parts.outbox.run(),
                 parts.pool.run(),
                 run_proxy(settings),
@@ -192,6 +200,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
                     "files": parts.files,
+                    "lifecycle": parts.lifecycle,
                     "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
@@ -212,7 +221,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
-    for router in (routes.router, file_routes.router):
+    for router in (routes.router, session_routes.router, file_routes.router):
         app.include_router(router, responses=document.FAILURES)
         app.include_router(router, prefix="/v1", include_in_schema=False)
     app.router.routes.append(mcp_mount.route())

@@ -165,7 +165,7 @@ class SessionLimitReached(ServiceError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"The account already has {limit} live sessions, its limit. End one, or wait until one expires."
+            f"The account already has {limit} live sessions, its limit. End one with DELETE, or wait until one expires."
         )
 
 

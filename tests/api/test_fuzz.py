@@ -209,17 +209,18 @@ def test_any_headers_and_query_get_the_list(fuzzed: Service, document: dict[str,
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 @pytest.mark.parametrize("prefix", PREFIXES, ids=["plain", "v1"])
-def test_any_query_of_usage_gets_a_documented_answer(
-    fuzzed: Service, document: dict[str, Any], prefix: str, mode: GenerationMode
+@pytest.mark.parametrize("path", ["/tci/usage", "/tci/sessions"], ids=["usage", "sessions"])
+def test_any_query_gets_a_documented_answer(
+    fuzzed: Service, document: dict[str, Any], path: str, prefix: str, mode: GenerationMode
 ) -> None:
-    operation = operation_of(document, prefix, "/tci/usage", "GET")
+    operation = operation_of(document, prefix, path, "GET")
     statuses: set[int] = set()
 
     @BOUNDED
     @given(operation.as_strategy(generation_mode=mode))
     def check(case: Case) -> None:
         query = {name: str(value).encode("utf-8", "replace").decode() for name, value in (case.query or {}).items()}
-        answer = fuzzed.client.get(f"{prefix}/tci/usage", params=query)
+        answer = fuzzed.client.get(f"{prefix}{path}", params=query)
         statuses.add(answer.status_code)
         assert_documented(answer, case)
 

@@ -79,13 +79,8 @@ def test_list_is_newest_first_and_moves_with_executions(service: Service) -> Non
         sessions = listed(client)
         assert [session["id"] for session in sessions] == [second["session_id"], first["session_id"]]
         for session in sessions:
-            assert session == {
-                "id": ANY,
-                "started_at": ANY,
-                "last_execute_at": ANY,
-                "expires_at": ANY,
-                "execute_count": 1,
-            }
+            assert list(session)[:5] == ["id", "started_at", "last_execute_at", "expires_at", "execute_count"]
+            assert session["execute_count"] == 1
             assert SESSION_ID.fullmatch(session["id"])
             started, last, expires = (moment(session[f"{name}_at"]) for name in ("started", "last_execute", "expires"))
             assert started <= last < expires

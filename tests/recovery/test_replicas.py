@@ -197,6 +197,46 @@ def test_session_is_ended_by_one_replica_under_a_call_of_the_other(start_stack: 
     assert row(built, session_id)["end_reason"] == "expired"
 
 
+def test_session_is_interrupted_shown_and_ended_through_the_other_replica(
+    start_stack: Start, background: Background
+) -> None:
+    built = start_stack()
+    first, second = built.instances
+    answer = first.client.post("/tci/sessions", json={"metadata": {"job": "a"}})
+    session = answer.json()["data"]["session"]
+    path = f"/tci/sessions/{session['id']}"
+    assert second.client.get(path).json()["data"] == {"session": session}
+    assert second.client.get("/tci/sessions?metadata=job:a").json()["data"]["sessions"] == [session]
+    for asked, runs in ((second, first), (first, second)):
+        running = background(post, runs, "import time; kept = 1; time.sleep(60)", session["id"])
+        assert eventually(lambda: asked.client.post(f"{path}/interrupt").json()["data"]["interrupted"])  # noqa: B023
+        data = running.result().json()["data"]
+        assert data["execution"]["verdict"] == "interrupted"
+        assert [output["type"] for output in data["outputs"]] == ["error"]
+        assert stdout(post(asked, "print(kept)", session["id"])) == "1\n"
+        assert asked.client.post(f"{path}/interrupt").json()["data"]["interrupted"] is False
+    running = background(post, first, "time.sleep(60)", session["id"])
+    assert eventually(lambda: first.client.get(path).json()["data"]["session"]["execute_count"] == 5)
+    assert second.client.delete(path).json()["data"] == {"session_id": session["id"], "ended": True}
+    assert running.result().json()["data"]["execution"]["verdict"] == "interrupted"
+    assert eventually(lambda: built.sandboxes() == {})
+    assert_failure(first.client.get(path), 404, "session_not_found", param="session_id")
+    assert bills(built) == {session["id"]: False}
+
+
+def test_session_opened_ahead_outlives_the_replica_that_opened_it(start_stack: Start) -> None:
+    """Its caller has heard its id, though nothing ran in it yet."""
+    built = start_stack()
+    first, second = built.instances
+    session_id = first.client.post("/tci/sessions").json()["data"]["session"]["id"]
+    assert eventually(lambda: row(built, session_id)["answered_at"] is not None)
+    first.kill()
+    assert stdout(post(second, "print(6 * 7)", session_id)) == "42\n"
+    time.sleep(2 * 2)  # two passes of what looks for sessions that nobody keeps
+    assert stdout(post(second, "print(6 * 7)", session_id)) == "42\n"
+    assert bills(built) == {session_id: False}
+
+
 def test_client_that_leaves_a_call_behind_another_replicas_interrupts_none(
     start_stack: Start, background: Background
 ) -> None:

@@ -94,6 +94,17 @@ async def test_live_sessions_of_all_are_read_by_index(filled: AsyncEngine) -> No
 
 
 @pytest.mark.parametrize("is_one", [True, False], ids=["one account", "all accounts"])
+async def test_pages_of_live_sessions_are_read_by_index(filled: AsyncEngine, is_one: bool) -> None:
+    store, owner = SessionStore(filled), await account_id(filled) if is_one else None
+    first = await store.page(NOW, account_id=owner, limit=100)
+    assert len(first.sessions) == 100
+    for query in ({"limit": 100}, {"limit": 100, "after": first.next}, {"metadata": [("job", "a")]}):
+        plan = await plan_of(filled, lambda: store.page(NOW, account_id=owner, **query))  # noqa: B023 (called at once)
+        assert scanned(plan) == set(), plan
+        assert "ix_sessions_" in plan
+
+
+@pytest.mark.parametrize("is_one", [True, False], ids=["one account", "all accounts"])
 async def test_usage_by_day_is_read_by_index(filled: AsyncEngine, is_one: bool) -> None:
     store, owner = UsageStore(filled), await account_id(filled) if is_one else None
     days = await store.days(MONTH, account_id=owner)

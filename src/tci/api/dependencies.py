@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from tci.errors import InvalidApiKey
+from tci.errors import AccountNotFound, InvalidApiKey
 from tci.sessions.files import SessionFiles
+from tci.sessions.lifecycle import SessionLifecycle
 from tci.sessions.service import SessionService
 from tci.storage.account_store import AccountStore, Caller
 from tci.storage.usage_store import UsageStore
@@ -42,7 +43,32 @@ async def session_files(request: Request) -> SessionFiles:
     return files
 
 
+async def session_lifecycle(request: Request) -> SessionLifecycle:
+    """Return what the lifespan built."""
+    lifecycle: SessionLifecycle = request.state.lifecycle
+    return lifecycle
+
+
+async def seen_account(request: Request, caller: Caller, account: str | None) -> int | None:
+    """Return the id of the account that is asked for, None for all; raises AccountNotFound.
+
+    `account` is its name; None: all that the caller may see.
+    """
+    if not caller.is_admin:
+        if account not in {None, caller.account}:
+            raise AccountNotFound(account or "")
+        return caller.account_id
+    if account is None:
+        return None
+    accounts: AccountStore = request.state.accounts
+    found = await accounts.find(account)
+    if found is None:
+        raise AccountNotFound(account)
+    return found
+
+
 CallerDep = Annotated[Caller, Depends(authenticate)]
 ServiceDep = Annotated[SessionService, Depends(session_service)]
+LifecycleDep = Annotated[SessionLifecycle, Depends(session_lifecycle)]
 UsageDep = Annotated[UsageStore, Depends(usage_store)]
 FilesDep = Annotated[SessionFiles, Depends(session_files)]

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from tci.api.models import ExecuteRequest
+from tci.api.session_models import OpenRequest
 
 
 class FailureError(BaseModel):
@@ -32,14 +33,18 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
+PARSED_BY_US: tuple[type[BaseModel], ...] = (ExecuteRequest, OpenRequest)
+
+
 def install(app: FastAPI) -> None:
-    """Have the app's document describe the request of /tci/execute as well."""
+    """Have the app's document describe the requests that FastAPI does not see as well."""
     made_by_fastapi = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made_by_fastapi()
-        schema = ExecuteRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-        document["components"]["schemas"] |= {**schema.pop("$defs"), "ExecuteRequest": schema}
+        for model in PARSED_BY_US:
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation shows

@@ -20,7 +20,6 @@ from tci.api.answer import Body
 from tci.errors import ServiceError
 from tci.kernel.names import fault_of
 from tci.sessions.session import Execution, Verdict
-from tci.storage.session_store import Session
 
 MAX_FILES = 10_000
 """Most files of one request; more are better sent as an archive."""
@@ -146,29 +145,6 @@ class ExecuteEnvelope(BaseModel):
     errors: None = None
 
 
-class SessionModel(BaseModel):
-    """A live session."""
-
-    id: str
-    started_at: Moment
-    last_execute_at: Moment
-    expires_at: Moment
-    execute_count: int
-
-
-class SessionList(BaseModel):
-    """The caller's live sessions, newest first."""
-
-    sessions: list[SessionModel]
-
-
-class SessionsEnvelope(BaseModel):
-    """The documented envelope of a list of sessions."""
-
-    data: SessionList
-    errors: None = None
-
-
 def _milliseconds(length: dt.timedelta) -> float:
     return round(length.total_seconds() * 1000, 3)
 
@@ -208,9 +184,3 @@ def late_failure(error: ServiceError, session_id: str | None, *, status: WireSta
     data = {"session_id": session_id or "", "outputs": outputs, "status": status}
     extension = {"verdict": None, "failure": {"code": error.code, "message": str(error)}}
     return (orjson.dumps({"data": {**data, "execution": extension}, "errors": None}),)
-
-
-def sessions_envelope(sessions: list[Session]) -> SessionsEnvelope:
-    """Return live sessions as they go on the wire."""
-    models = [SessionModel.model_validate(session, from_attributes=True) for session in sessions]
-    return SessionsEnvelope(data=SessionList(sessions=models))

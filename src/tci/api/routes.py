@@ -5,37 +5,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
 from tci.api.answer import Body, LongAnswer
-from tci.api.dependencies import CallerDep, ServiceDep, UsageDep
-from tci.api.models import (
-    ExecuteEnvelope,
-    ExecuteRequest,
-    SessionsEnvelope,
-    WireStatus,
-    execute_envelope,
-    late_failure,
-    sessions_envelope,
-)
+from tci.api.body import parsed_body, request_schema
+from tci.api.dependencies import CallerDep, ServiceDep, UsageDep, seen_account
+from tci.api.models import ExecuteEnvelope, ExecuteRequest, WireStatus, execute_envelope, late_failure
 from tci.api.stream import EXAMPLE, MEDIA_TYPE, OutputStream
 from tci.api.usage import UsageEnvelope, UsageRequest, usage_envelope
-from tci.errors import AccountNotFound, InvalidRequest, Stopping
+from tci.errors import Stopping
 from tci.sessions.session import Execution, Follower
-from tci.storage.account_store import AccountStore
 from tci.storage.readiness import Readiness
 
 router = APIRouter(prefix="/tci", tags=["Code Interpreter"])
 
 health = APIRouter(tags=["Operation"])
-
-REQUEST_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExecuteRequest"}}},
-    }
-}
 
 
 async def usage_request(query: Annotated[UsageRequest, Query()], _caller: CallerDep) -> UsageRequest:
@@ -43,33 +26,14 @@ async def usage_request(query: Annotated[UsageRequest, Query()], _caller: Caller
     return query
 
 
-async def seen_account(request: Request, query: "UsageRequestDep", caller: CallerDep) -> int | None:
+async def usage_account(request: Request, query: "UsageRequestDep", caller: CallerDep) -> int | None:
     """Return the id of the account whose usage is asked for, None for all; raises AccountNotFound."""
-    if not caller.is_admin:
-        if query.account not in {None, caller.account}:
-            raise AccountNotFound(query.account or "")
-        return caller.account_id
-    if query.account is None:
-        return None
-    accounts: AccountStore = request.state.accounts
-    found = await accounts.find(query.account)
-    if found is None:
-        raise AccountNotFound(query.account)
-    return found
+    return await seen_account(request, caller, query.account)
 
 
 async def execute_request(request: Request, _caller: CallerDep) -> ExecuteRequest:
-    """Parse the body as JSON whatever its Content-Type says; after the key, so that a stranger learns nothing."""
-    try:
-        return ExecuteRequest.model_validate_json(await request.body())
-    except ClientDisconnect:
-        raise InvalidRequest("The client left before its request was complete.") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        reason = first["msg"].removeprefix("Value error, ")
-        message = f"{param}: {reason}" if param else reason
-        raise InvalidRequest(message, param=param) from None
+    """Parse the body; after the key, so that a stranger learns nothing."""
+    return await parsed_body(request, ExecuteRequest)
 
 
 async def wire_status(request: Request) -> WireStatus:
@@ -84,7 +48,7 @@ async def wire_status(request: Request) -> WireStatus:
 
 ExecuteRequestDep = Annotated[ExecuteRequest, Depends(execute_request)]
 UsageRequestDep = Annotated[UsageRequest, Depends(usage_request)]
-SeenAccountDep = Annotated[int | None, Depends(seen_account)]
+SeenAccountDep = Annotated[int | None, Depends(usage_account)]
 StatusDep = Annotated[WireStatus, Depends(wire_status)]
 
 
@@ -93,7 +57,12 @@ EXECUTE_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/execute", response_model=ExecuteEnvelope, openapi_extra=REQUEST_SCHEMA, responses=EXECUTE_RESPONSES)
+@router.post(
+    "/execute",
+    response_model=ExecuteEnvelope,
+    openapi_extra=request_schema(ExecuteRequest),
+    responses=EXECUTE_RESPONSES,
+)
 async def execute(
     request: Request, caller: CallerDep, body: ExecuteRequestDep, service: ServiceDep, status: StatusDep
 ) -> Response:
@@ -118,12 +87,6 @@ async def execute(
     return LongAnswer(
         work(), interval=interval, render_late=lambda error: late_failure(error, body.session_id, status=status)
     )
-
-
-@router.get("/sessions")
-async def list_sessions(caller: CallerDep, service: ServiceDep) -> SessionsEnvelope:
-    """List the caller's live sessions, newest first."""
-    return sessions_envelope(await service.list_sessions(caller))
 
 
 @router.get("/usage")

@@ -1,6 +1,5 @@
 """The wire of usage: what may be asked, and the answer."""
 
-import base64
 import datetime as dt
 import re
 from decimal import Decimal
@@ -11,9 +10,9 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from tci.api.cursor import cursor_of, place_of
 from tci.api.models import Moment
 from tci.errors import InvalidRequest
-from tci.ids import is_session_id
 from tci.storage.usage_store import DayUsage, Period, Position, SessionPage, in_dollars, total
 
 MAX_DAYS = 366
@@ -100,17 +99,7 @@ class UsageRequest(BaseModel):
     @property
     def after(self) -> Position | None:
         """Where the page begins; raises InvalidRequest."""
-        if self.cursor is None:
-            return None
-        try:
-            text = base64.b64decode(self.cursor, altchars=b"-_", validate=True).decode("ascii")
-            moment, session_id = text.split(" ")
-            started_at = dt.datetime.fromisoformat(moment)
-        except ValueError:
-            started_at, session_id = None, ""
-        if started_at is None or started_at.utcoffset() != dt.timedelta(0) or not is_session_id(session_id):
-            raise InvalidRequest("cursor: must be the next_cursor of an answer", param="cursor")
-        return Position(started_at, session_id)
+        return None if self.cursor is None else place_of(self.cursor)
 
 
 class TotalsModel(BaseModel):
@@ -162,12 +151,6 @@ class UsageEnvelope(BaseModel):
     errors: None = None
 
 
-def _cursor(position: Position | None) -> str | None:
-    if position is None:
-        return None
-    return base64.urlsafe_b64encode(f"{position.started_at.isoformat()} {position.session_id}".encode()).decode()
-
-
 def usage_envelope(period: Period, days: list[DayUsage], page: SessionPage) -> UsageEnvelope:
     """Return usage as it goes on the wire."""
     data = {
@@ -176,6 +159,6 @@ def usage_envelope(period: Period, days: list[DayUsage], page: SessionPage) -> U
         "totals": total(days),
         "days": days,
         "sessions": page.sessions,
-        "next_cursor": _cursor(page.next),
+        "next_cursor": cursor_of(page.next),
     }
     return UsageEnvelope(data=UsageData.model_validate(data, from_attributes=True))

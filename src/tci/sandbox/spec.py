@@ -8,15 +8,24 @@ from tci.settings import Settings
 
 
 def new_spec(
-    settings: Settings, *, sandbox_id: str, deployment: str, egress_directory: Path | None, has_ca: bool
+    settings: Settings,
+    *,
+    sandbox_id: str,
+    deployment: str,
+    egress_directory: Path | None,
+    has_ca: bool,
+    limits: Limits | None = None,
 ) -> SandboxSpec:
-    """Return a sandbox with a key of its own; `has_ca` is whether egress directories hold certificates."""
+    """Return a sandbox with a key of its own; `has_ca` is whether egress directories hold certificates.
+
+    `limits`: the session's own; None: the operator's.
+    """
     return SandboxSpec(
         sandbox_id=sandbox_id,
         deployment=deployment,
         socket_directory=settings.run_dir / sandbox_id,
         kernel_key=secrets.token_hex(32),
-        limits=operator_limits(settings),
+        limits=limits or operator_limits(settings),
         preload=settings.preload,
         egress_directory=egress_directory,
         has_ca=egress_directory is not None and has_ca,

@@ -5,6 +5,7 @@ import datetime as dt
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -32,6 +33,8 @@ NO_USAGE = Usage(cpu=dt.timedelta(), peak_memory_bytes=0)
 
 NOT_A_DEATH = frozenset({EndReason.EXPIRED, EndReason.ENDED, EndReason.SHUTDOWN, EndReason.CLIENT_LEFT})
 
+INTERRUPTED = "KeyboardInterrupt: the execution was interrupted on request."
+
 End = Callable[[Session, EndReason], Awaitable[EndReason]]
 """Ends a session, its sandbox included, and returns why it ended: another may have been first."""
 
@@ -47,6 +50,15 @@ class Result:
     peak_memory_bytes: int
 
 
+@dataclass(slots=True)
+class Run:
+    """A run that goes on, as far as others may have a say in it."""
+
+    asked: asyncio.Future[None]
+    """Done when its interrupt was asked for."""
+    is_interrupted: bool = False
+
+
 class Runner:
     """Watches runs. Each has three ends: the kernel's own, the sandbox's death, the deadline."""
 
@@ -55,6 +67,17 @@ class Runner:
         self._driver = driver
         self._end = end
         self._is_stopping = is_stopping
+        self._runs: dict[str, Run] = {}
+
+    def interrupt(self, session_id: str) -> bool:
+        """Have the session's run interrupted, and return whether there is one; its verdict will say so then."""
+        run = self._runs.get(session_id)
+        if run is None:
+            return False
+        run.is_interrupted = True
+        if not run.asked.done():
+            run.asked.set_result(None)
+        return True
 
     async def run(
         self,
@@ -77,8 +100,9 @@ class Runner:
             await self._require_life(session)
         started = time.perf_counter()
         task = asyncio.create_task(_put_and_execute(kernel, code, outputs, files), name=f"execute in {session.id}")
+        run = self._runs[session.id] = Run(asyncio.get_running_loop().create_future())
         try:
-            verdict, after = await self._watch(session, kernel, task, outputs, timeout=timeout)
+            verdict, after = await self._watch(session, kernel, task, run, outputs, timeout=timeout)
         except asyncio.CancelledError:
             await asyncio.shield(self._leave(session, kernel, task, outputs, timeout))
             if session.answered_at is None or not self._is_stopping():  # of a session that is new nobody knows
@@ -87,7 +111,12 @@ class Runner:
             verdict, after = Verdict.INTERRUPTED, await self._usage(session, NO_USAGE)
         finally:
             task.cancel()
+            # Nothing is awaited from here on: whoever was told that a run was interrupted finds that verdict.
+            del self._runs[session.id]
         duration = dt.timedelta(seconds=time.perf_counter() - started)
+        if run.is_interrupted and verdict in {Verdict.OK, Verdict.ERROR}:
+            verdict = Verdict.INTERRUPTED
+            outputs.conclude(INTERRUPTED)
         if outputs.left_out and verdict in {Verdict.OK, Verdict.ERROR, Verdict.TIMEOUT}:
             verdict = Verdict.OUTPUT_LIMIT
         return Result(
@@ -99,7 +128,14 @@ class Runner:
         )
 
     async def _watch(
-        self, session: Session, kernel: KernelClient, task: asyncio.Task[bool], outputs: OutputBuffer, *, timeout: float
+        self,
+        session: Session,
+        kernel: KernelClient,
+        task: asyncio.Task[bool],
+        run: Run,
+        outputs: OutputBuffer,
+        *,
+        timeout: float,
     ) -> tuple[Verdict, Usage]:
         """Wait for whichever end comes first; return it, and what the sandbox had used by then."""
         loop = asyncio.get_running_loop()
@@ -110,7 +146,11 @@ class Runner:
             if left <= 0:
                 usage = await self._usage(session, usage)
                 return await self._stop(session, kernel, task, outputs, timeout), usage
-            await asyncio.wait({task}, timeout=min(WATCH_SECONDS, left))
+            news: set[asyncio.Future[Any]] = {task, run.asked}
+            await asyncio.wait(news, timeout=min(WATCH_SECONDS, left), return_when=asyncio.FIRST_COMPLETED)
+            if run.asked.done() and not task.done():
+                run.asked = loop.create_future()  # code may catch an interrupt, and be sent another
+                await self._heed(kernel, task, outputs, deadline)
             usage = await self._usage(session, usage)
             if task.done():
                 return await self._ended(session, task, outputs), usage
@@ -180,12 +220,22 @@ class Runner:
         While Redis is away, or has just been emptied, the runs of other processes may stand before it in the kernel's
         queue, and the interrupt would hit one of them.
         """
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + timeout
-        while not (outputs.has_begun or task.done()) and loop.time() < give_up:  # noqa: ASYNC110 (they set no event)
-            await asyncio.sleep(BEGIN_LOOK_SECONDS)
+        await _wait_for_begin(task, outputs, asyncio.get_running_loop().time() + timeout)
         if not task.done():
             await self._interrupt(session, kernel, task, EndReason.CLIENT_LEFT)
+
+    async def _heed(
+        self, kernel: KernelClient, task: asyncio.Task[bool], outputs: OutputBuffer, deadline: float
+    ) -> None:
+        """Interrupt a run on request, once the kernel has begun with it. One that goes on may, until its deadline."""
+        await _wait_for_begin(task, outputs, deadline)
+        if task.done():
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await kernel.interrupt()
+        except (TimeoutError, KernelFailed):
+            log.warning("A run could not be interrupted", exc_info=True)
 
     async def _interrupt(
         self, session: Session, kernel: KernelClient, task: asyncio.Task[bool], reason: EndReason
@@ -216,7 +266,7 @@ class Runner:
         if reason in NOT_A_DEATH:  # another process ended it, and its sandbox with it
             return _ended_by_others(session, outputs)
         if reason is EndReason.OUT_OF_MEMORY:
-            limit = self._settings.sandbox_memory_bytes // 1024**2
+            limit = (session.memory_bytes or self._settings.sandbox_memory_bytes) // 1024**2
             text = f"MemoryError: the session used more than its limit of {limit} MiB of memory and was ended."
             outputs.conclude(text)
             return Verdict.OOM
@@ -237,6 +287,12 @@ def reason_of_death(status: SandboxStatus | None) -> EndReason:
     if status is None:
         return EndReason.LOST
     return EndReason.OUT_OF_MEMORY if status.is_out_of_memory else EndReason.KERNEL_DIED
+
+
+async def _wait_for_begin(task: asyncio.Task[bool], outputs: OutputBuffer, give_up: float) -> None:
+    loop = asyncio.get_running_loop()
+    while not (outputs.has_begun or task.done()) and loop.time() < give_up:  # noqa: ASYNC110 (they set no event)
+        await asyncio.sleep(BEGIN_LOOK_SECONDS)
 
 
 async def _put_and_execute(kernel: KernelClient, code: str, outputs: OutputBuffer, files: Mapping[str, bytes]) -> bool:

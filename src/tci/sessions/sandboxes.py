@@ -12,7 +12,7 @@ from tci.errors import LaunchTimeout, SandboxFailed, ServiceError
 from tci.ids import new_sandbox_id
 from tci.kernel.client import KernelClient, MessageLost, wait_for_sockets
 from tci.kernel.zmtp import ConnectionLost
-from tci.sandbox.driver import SandboxDriver, SandboxSpec
+from tci.sandbox.driver import Limits, SandboxDriver, SandboxSpec
 from tci.sandbox.keepers import Keepers
 from tci.sandbox.spec import new_spec
 from tci.settings import EgressPolicy, Settings
@@ -85,9 +85,10 @@ class Sandboxes:
         finally:
             self._waiting -= 1
 
-    async def launch(self, policy: EgressPolicy) -> Ready:
+    async def launch(self, policy: EgressPolicy, limits: Limits | None = None) -> Ready:
         """Start a sandbox whose gate is closed yet; it stays in `launching` until it is `settled` or cleared.
 
+        Without limits of its own it has the operator's.
         Raises SandboxFailed or LaunchTimeout; then nothing is left.
         """
         sandbox_id = new_sandbox_id()
@@ -99,6 +100,7 @@ class Sandboxes:
                 deployment=self._deployment,
                 egress_directory=self._gates.prepare(sandbox_id, policy),
                 has_ca=self._gates.has_ca,
+                limits=limits,
             )
             kernel = await self._launch(spec)
         except BaseException:

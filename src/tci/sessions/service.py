@@ -2,7 +2,8 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 import structlog
@@ -16,7 +17,7 @@ from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.runner import Result, Runner
 from tci.sessions.sandboxes import Sandboxes
-from tci.sessions.session import Execution, Follower
+from tci.sessions.session import Execution, Follower, Terms
 from tci.sessions.turnstile import Turnstile
 from tci.settings import Settings
 from tci.storage.account_store import Caller
@@ -83,17 +84,48 @@ class SessionService:
         stops, that is an Execution too, and else CancelledError. A follower is told of the session before the code
         runs, and takes the outputs as they come.
         """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (a coroutine that runs is in one)
-        self._running.add(task)
-        try:
+        with self._at_work():
             timeout = self._checked(timeout)
             await self._leases.require_rate(caller)
             if session_id is None:
                 return await self._execute_in_new(caller, code, files, timeout, follower)
             return await self._execute_in(caller, session_id, code, files, timeout, follower=follower)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Have a stop wait for this task."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a coroutine that runs is in one)
+        self._running.add(task)
+        try:
+            yield
         finally:
             self._running.discard(task)
+
+    @asynccontextmanager
+    async def opened(self, caller: Caller, terms: Terms) -> AsyncIterator[Session]:
+        """Open a session before it has anything to run, for whoever tells its caller of it in the block.
+
+        Raises whatever opening a session raises. If the block fails, nobody will hear its id, and it is ended.
+        """
+        with self._at_work():
+            session, kernel = await self._opener.open(caller, {}, terms)
+            # Who calls it has heard of it.
+            self._connections.put(replace(session, answered_at=session.started_at), kernel)
+            try:
+                yield session
+            except asyncio.CancelledError:
+                await asyncio.shield(self._end_unheard(session))
+                raise
+            except Exception:
+                await asyncio.shield(self.end(session, EndReason.FAILED))
+                raise
+            at = dt.datetime.now(dt.UTC)
+            marking = self._outbox.write(lambda: self._sessions.mark_answered(session.id, at), patience_seconds=0)
+            await asyncio.shield(marking)
+
+    async def _end_unheard(self, session: Session) -> None:
+        await self.end(session, EndReason.SHUTDOWN if self.is_stopping() else EndReason.CLIENT_LEFT)
 
     async def _execute_in_new(
         self, caller: Caller, code: str, files: Mapping[str, bytes], timeout: float, follower: Follower | None
@@ -107,7 +139,7 @@ class SessionService:
             if follower is not None and follower.has_heard:
                 raise
             # Whoever asked for it will not hear its id.
-            await asyncio.shield(self.end(session, EndReason.SHUTDOWN if self.is_stopping() else EndReason.CLIENT_LEFT))
+            await asyncio.shield(self._end_unheard(session))
             raise
         except ServiceError:
             if follower is not None and follower.has_heard:
@@ -189,12 +221,19 @@ class SessionService:
         found = await self._sessions.list_live(account_id=caller.account_id)
         return [session for session in found if session.expires_at > now]
 
-    async def find(self, caller: Caller, session_id: str) -> Session:
-        """Return the caller's live session; raises SessionNotFound."""
-        session = await self._find(caller, session_id)
+    async def find(self, caller: Caller, session_id: str, *, as_admin: bool = False) -> Session:
+        """Return the caller's live session; raises SessionNotFound.
+
+        `as_admin`: where a key that sees every account may name any account's.
+        """
+        session = await self._find(caller, session_id, as_admin=as_admin)
         if session.expires_at <= await self._leases.now_or_ours():
             raise SessionNotFound(session_id, reason=EndReason.EXPIRED)
         return session
+
+    def interrupt(self, session_id: str) -> bool:
+        """Interrupt what this process runs in the session, and return whether it runs anything."""
+        return self._runner.interrupt(session_id)
 
     def is_busy(self, session_id: str) -> bool:
         """Whether a call of this process runs or waits in the session."""
@@ -230,10 +269,11 @@ class SessionService:
         """Drop every connection; the sessions go on."""
         self._connections.close()
 
-    async def _find(self, caller: Caller, session_id: str) -> Session:
+    async def _find(self, caller: Caller, session_id: str, *, as_admin: bool = False) -> Session:
         # What can't be an id is not looked up: PostgreSQL refuses a NUL, for one.
         session = await self._sessions.get(session_id) if is_session_id(session_id) else None
-        if session is None or session.account_id != caller.account_id:
+        may_see = as_admin and caller.is_admin
+        if session is None or (session.account_id != caller.account_id and not may_see):
             raise SessionNotFound(session_id)
         if not session.is_live:
             raise SessionNotFound(session_id, reason=session.end_reason)

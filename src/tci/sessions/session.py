@@ -1,11 +1,13 @@
-"""The values of an execution."""
+"""The values of a session and of an execution."""
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from tci.kernel.output_buffer import OutputBuffer, Outputs
+from tci.settings import EgressPolicy
 from tci.storage.session_store import Session
 
 
@@ -19,6 +21,21 @@ class Verdict(StrEnum):
     OOM = "oom"
     KERNEL_DIED = "kernel_died"
     OUTPUT_LIMIT = "output_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a session is opened with, where its caller asks for less than it may have."""
+
+    ttl_seconds: int | None = None
+    egress: EgressPolicy | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+USUAL = Terms()
+"""All that it may have."""
 
 
 @dataclass(frozen=True, slots=True)

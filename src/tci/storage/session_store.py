@@ -1,17 +1,19 @@
 """Sessions and their ledger rows: the record of what was opened, used, ended and billed."""
 
 import datetime as dt
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, Select, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, case, func, insert, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tci.settings import EgressPolicy
 from tci.storage.database import reading, writing, writing_once
-from tci.storage.tables import accounts, deployment, ledger, sessions
+from tci.storage.tables import UtcDateTime, accounts, deployment, ledger, sessions
+from tci.storage.usage_store import Position
 
 
 class EndReason(StrEnum):
@@ -53,6 +55,16 @@ class Session:
     """The key that opened it."""
     answered_at: dt.datetime | None = None
     """When its caller first got an answer that names it."""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What its caller wrote on it."""
+    memory_bytes: int | None = None
+    """Its own limit; None, as are the processors: opened before there were any, so it has the operator's."""
+    cpus: float | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where it stands in the list."""
+        return Position(self.started_at, self.id)
 
     @property
     def is_live(self) -> bool:
@@ -60,7 +72,7 @@ class Session:
         return self.ended_at is None
 
 
-COLUMNS = [field.name for field in fields(Session)]
+COLUMNS = [column.name for column in fields(Session)]
 """What is read of a session: all that it holds, in this order."""
 
 
@@ -74,6 +86,14 @@ class Bill:
     amount_usd: Decimal
     created_at: dt.datetime
     is_waived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """Some live sessions, newest first, and where the next page goes on."""
+
+    sessions: list[Session]
+    next: Position | None
 
 
 class SessionStore:
@@ -90,6 +110,7 @@ class SessionStore:
     async def open(self, session: Session, *, price_usd: Decimal) -> None:
         """Record a new session and bill it, both or neither."""
         columns = {column.name: getattr(session, column.name) for column in sessions.columns}
+        columns["metadata"] = dict(session.metadata) or None
         bill = {
             "session_id": session.id,
             "account_id": session.account_id,
@@ -122,17 +143,40 @@ class SessionStore:
 
     async def bills(self, *, since: dt.datetime) -> list[Bill]:
         """Return the ledger's rows from a moment on."""
-        columns = (*(ledger.c[field.name] for field in fields(Bill)[:-1]), ledger.c.waived_at.is_not(None))
+        columns = (*(ledger.c[column.name] for column in fields(Bill)[:-1]), ledger.c.waived_at.is_not(None))
         async with reading(self._engine) as db:
             return [Bill(*row) for row in await db.execute(select(*columns).where(ledger.c.created_at >= since))]
 
     async def list_live(self, *, account_id: int | None = None) -> list[Session]:
         """Return live sessions, newest first, of one account or of all."""
-        query = _query().where(sessions.c.ended_at.is_(None)).order_by(sessions.c.started_at.desc(), sessions.c.id)
-        if account_id is not None:
-            query = query.where(sessions.c.account_id == account_id)
         async with reading(self._engine) as db:
-            return [_session(row) for row in await db.execute(query)]
+            return [_session(row) for row in await db.execute(_live(account_id))]
+
+    async def page(
+        self,
+        now: dt.datetime,
+        *,
+        account_id: int | None = None,
+        metadata: Iterable[tuple[str, str]] = (),
+        after: Position | None = None,
+        limit: int | None = None,
+    ) -> LivePage:
+        """Return so many live sessions from a place on, newest first, that have not expired and carry this metadata."""
+        query = _live(account_id).where(sessions.c.expires_at > now, *_after(after))
+        for name, value in metadata:
+            query = query.where(sessions.c.metadata[name].as_string() == value)
+        if limit is not None:
+            query = query.limit(limit + 1)
+        async with reading(self._engine) as db:
+            found = [_session(row) for row in await db.execute(query)]
+        page = found[:limit]
+        return LivePage(sessions=page, next=page[-1].position if len(found) > len(page) else None)
+
+    async def mark_answered(self, session_id: str, at: dt.datetime) -> None:
+        """Note that its caller got an answer that names it; the first stands."""
+        change = update(sessions).where(sessions.c.id == session_id, sessions.c.answered_at.is_(None))
+        async with writing(self._engine) as db:
+            await db.execute(change.values(answered_at=at))
 
     async def count_execution(self, session_id: str, at: dt.datetime) -> int:
         """Count one execution and return the new count. Not to be repeated: see `count_at_least`."""
@@ -188,7 +232,7 @@ class SessionStore:
 
     async def bill(self, session_id: str) -> Bill | None:
         """Return what a session costs, or None if it was never recorded."""
-        columns = (*(ledger.c[field.name] for field in fields(Bill)[:-1]), ledger.c.waived_at.is_not(None))
+        columns = (*(ledger.c[column.name] for column in fields(Bill)[:-1]), ledger.c.waived_at.is_not(None))
         async with reading(self._engine) as db:
             row = (await db.execute(select(*columns).where(ledger.c.session_id == session_id))).first()
         return None if row is None else Bill(*row)
@@ -199,8 +243,25 @@ def _query() -> Select[tuple[Any, ...]]:
     return select(*columns).join(accounts, accounts.c.id == sessions.c.account_id)
 
 
+def _live(account_id: int | None) -> Select[tuple[Any, ...]]:
+    """Ask for live sessions, newest first, of one account or of all."""
+    query = _query().where(sessions.c.ended_at.is_(None))
+    if account_id is not None:
+        query = query.where(sessions.c.account_id == account_id)
+    return query.order_by(sessions.c.started_at.desc(), sessions.c.id.desc())
+
+
+def _after(place: Position | None) -> tuple[ColumnElement[bool], ...]:
+    """Leave out what stands before a place; the first says no more than the second, but SQLite looks it up."""
+    if place is None:
+        return ()
+    key = tuple_(literal(place.started_at, UtcDateTime), literal(place.session_id))
+    return (sessions.c.started_at <= place.started_at, tuple_(sessions.c.started_at, sessions.c.id) < key)
+
+
 def _session(row: Row[tuple[Any, ...]]) -> Session:
     # By place: a list may hold thousands, and by name takes longer.
     columns: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
     columns["egress"] = EgressPolicy(columns["egress"])
+    columns["metadata"] = columns["metadata"] or {}
     return Session(**columns)

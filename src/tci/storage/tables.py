@@ -5,11 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
+    BigInteger,
     Boolean,
     Column,
     Date,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -122,6 +125,9 @@ sessions = Table(
     Column("end_reason", String(40)),
     Column("key_id", ForeignKey("api_keys.id")),
     Column("answered_at", UtcDateTime),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("memory_bytes", BigInteger),
+    Column("cpus", Float),
     Index("ix_sessions_account_id_ended_at_started_at", "account_id", "ended_at", "started_at"),
     Index("ix_sessions_ended_at", "ended_at"),
 )
