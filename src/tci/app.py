@@ -1,6 +1,5 @@
 """Builds the service: the lifespan opens every resource, makes every object, and closes them in reverse."""
 
-import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,11 +8,14 @@ from typing import Any, TypedDict
 import structlog
 from fastapi import FastAPI
 
-from tci.api import document, failure, middleware, routes
-from tci.egress.open import effective_policy, make_gates, run_proxy
+from tci import tracing
+from tci.api import document, failure, metrics_routes, middleware, routes, trace
+from tci.egress.open import effective_policy, make_gates, run_proxy, runs_proxy
+from tci.loops import Loops
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
+from tci.sessions.figures import Figures
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.pool import WarmPool
@@ -42,6 +44,7 @@ class State(TypedDict):
     usage: UsageStore
     settings: Settings
     readiness: Readiness
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Parts:
     reaper: Reaper
     outbox: Outbox
     readiness: Readiness
+    loops: Loops
+    figures: Figures
 
 
 @asynccontextmanager
@@ -85,10 +90,11 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sockets=sockets,
             deployment=deployment,
         )
+        pool_store = PoolStore(redis, deployment=deployment)
         pool = WarmPool(
             settings=settings,
             sandboxes=sandboxes,
-            store=PoolStore(redis, deployment=deployment),
+            store=pool_store,
             leases=leases,
             policy=policy,
         )
@@ -117,28 +123,37 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sessions=store,
             leases=leases,
         )
+        loops, usage = Loops(), UsageStore(engine)
         yield Parts(
             accounts=AccountStore(engine),
             store=store,
             sessions=service,
-            usage=UsageStore(engine),
+            usage=usage,
             pool=pool,
             reaper=reaper,
             outbox=outbox,
-            readiness=Readiness(engine, redis),
+            readiness=Readiness(engine, redis, loops=loops, has_sandboxes=driver.answers),
+            loops=loops,
+            figures=Figures(settings=settings, sessions=store, usage=usage, pool=pool_store),
         )
 
 
-@asynccontextmanager
-async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run background loops for as long as the block lasts."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop) for loop in loops]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+def background(parts: Parts, settings: Settings) -> dict[str, Coroutine[Any, Any, None]]:
+    """Return what goes on for ever beside the requests, by name; none of it may end before the service does."""
+    loops = {
+        "reap": parts.reaper.run_reap(),
+        "reconcile": parts.reaper.run_reconcile(),
+        "tend": parts.reaper.run_tend(),
+        "turns": parts.sessions.turnstile.run(),
+        "sweep": parts.sessions.run_sweep(),
+        "outbox": parts.outbox.run(),
+        "figures": parts.figures.run(),
+    }
+    if settings.pool_size:
+        loops["pool"] = parts.pool.run()
+    if runs_proxy(settings):
+        loops["proxy"] = run_proxy(settings)
+    return loops
 
 
 def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
@@ -154,27 +169,20 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
         log.info("Starting", sandbox=choice.value, reason=reason, egress=policy.value)
         if policy is not settings.egress:
             log.warning("Squid is not installed: code reaches no network, not even the package index")
-        async with open_parts(settings) as parts:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(tracing.open_tracing())
+            parts = await stack.enter_async_context(open_parts(settings))
             await parts.reaper.tend()  # be right before being ready
             await parts.reaper.reconcile()
             parts.sessions.is_stopping = lambda: app.state.is_stopping
-            loops = (
-                parts.reaper.run_reap(),
-                parts.reaper.run_reconcile(),
-                parts.reaper.run_tend(),
-                parts.sessions.turnstile.run(),
-                parts.sessions.run_sweep(),
-                parts.outbox.run(),
-                parts.pool.run(),
-                run_proxy(settings),
-            )
-            async with running(*loops):
+            async with parts.loops.running(background(parts, settings)):
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
                     "usage": parts.usage,
                     "settings": settings,
                     "readiness": parts.readiness,
+                    "figures": parts.figures,
                 }
                 await parts.sessions.settle()
             if ends_sessions:
@@ -191,9 +199,13 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
-    app.include_router(routes.router, responses=document.FAILURES)
-    app.include_router(routes.router, prefix="/v1", include_in_schema=False)
+    app.include_router(metrics_routes.scraped, responses=document.FAILURES)
+    for router in (routes.router, metrics_routes.router):
+        app.include_router(router, responses=document.FAILURES)
+        app.include_router(router, prefix="/v1", include_in_schema=False)
     document.install(app)
+    if tracing.is_asked_for():
+        app.add_middleware(trace.Trace)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(middleware.OneSlash)
     app.add_middleware(middleware.RequestId)

@@ -4,6 +4,7 @@
     ├── InvalidRequest               400 invalid_request
     │   └── InvalidFile              400 invalid_file
     ├── InvalidApiKey                401 invalid_api_key
+    ├── AdminRequired                403 admin_required
     ├── SessionNotFound              404 session_not_found
     ├── AccountNotFound              404 account_not_found
     ├── BodyTooLarge                 413 body_too_large
@@ -13,6 +14,7 @@
     ├── NoCapacity                   503 no_capacity
     ├── Unavailable                  503 unavailable
     ├── Stopping                     503 unavailable
+    ├── LoopStopped                  503 loop_stopped
     └── SandboxFailed                500 sandbox_failed
         ├── EngineAway               503 unavailable
         ├── LaunchTimeout            504 sandbox_timeout
@@ -62,6 +64,17 @@ class InvalidApiKey(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("Invalid API key. Send a valid one as 'Authorization: Bearer <key>'.")
+
+
+class AdminRequired(ServiceError):
+    """The key is valid, and not one that may look at the whole service."""
+
+    status = 403
+    code = "admin_required"
+    type = "permission_error"
+
+    def __init__(self) -> None:
+        super().__init__("This needs a key that sees every account: 'tci keys create --admin' makes one.")
 
 
 class SessionNotFound(ServiceError):
@@ -173,6 +186,17 @@ class Stopping(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("The service is stopping. Send the request again in a moment.")
+
+
+class LoopStopped(ServiceError):
+    """Something that the service does in the background has ended, and only a restart begins it again."""
+
+    status = 503
+    code = "loop_stopped"
+    retry_after = 5
+
+    def __init__(self, loop: str) -> None:
+        super().__init__(f"Not ready: a background loop has ended ({loop}). Restart this process; its log says why.")
 
 
 class SandboxFailed(ServiceError):

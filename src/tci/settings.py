@@ -65,6 +65,8 @@ class Settings(BaseSettings):
         "info", description="Least level that is logged: debug, info, warning or error."
     )
 
+    metrics_open: bool = Field(False, description="Whether /metrics answers without a key; else only to an admin key.")
+
     max_body_bytes: int = Field(64 * MIB, gt=0, description="Largest request body, in bytes.")
     session_ttl_seconds: int = Field(3600, gt=0, description="Life of a session from its start, in seconds.")
     session_price_usd: str = Field(

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from tci.errors import InvalidApiKey
+from tci.errors import AdminRequired, InvalidApiKey
+from tci.log import about
 from tci.sessions.service import SessionService
 from tci.storage.account_store import AccountStore, Caller
 from tci.storage.usage_store import UsageStore
@@ -17,6 +18,14 @@ async def authenticate(request: Request) -> Caller:
     caller = await accounts.authenticate(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
     if caller is None:
         raise InvalidApiKey
+    about(account=caller.account)
+    return caller
+
+
+async def administrator(caller: "CallerDep") -> Caller:
+    """Return a caller who may look at the whole service; raises AdminRequired."""
+    if not caller.is_admin:
+        raise AdminRequired
     return caller
 
 
@@ -36,5 +45,6 @@ async def usage_store(request: Request) -> UsageStore:
 
 
 CallerDep = Annotated[Caller, Depends(authenticate)]
+AdminDep = Annotated[Caller, Depends(administrator)]
 ServiceDep = Annotated[SessionService, Depends(session_service)]
 UsageDep = Annotated[UsageStore, Depends(usage_store)]

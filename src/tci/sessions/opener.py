@@ -14,6 +14,7 @@ from tci.kernel.client import KernelClient
 from tci.sessions.pool import WarmPool
 from tci.sessions.sandboxes import Ready, Sandboxes
 from tci.settings import EgressPolicy, Settings
+from tci.stages import staged
 from tci.storage.account_store import Caller
 from tci.storage.lease_store import LeaseStore
 from tci.storage.session_store import Session, SessionStore
@@ -36,6 +37,7 @@ class SessionOpener:
         self._sessions = sessions
         self._leases = leases
 
+    @staged("open")
     async def open(self, caller: Caller, files: Mapping[str, bytes]) -> tuple[Session, KernelClient]:
         """Open a session with files in its working directory.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from tci import metrics
 from tci.errors import KernelFailed, SandboxFailed, SessionNotFound
 from tci.kernel.client import KernelClient, MessageLost
 from tci.kernel.output_buffer import OutputBuffer, Outputs
@@ -15,6 +16,7 @@ from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver, SandboxStatus, Usage
 from tci.sessions.session import Verdict
 from tci.settings import Settings
+from tci.stages import staged
 from tci.storage.session_store import EndReason, Session
 
 log = structlog.get_logger()
@@ -55,6 +57,7 @@ class Runner:
         self._driver = driver
         self._end = end
 
+    @staged("run")
     async def run(
         self, session: Session, kernel: KernelClient, code: str, *, files: Mapping[str, bytes], timeout: float
     ) -> Result:
@@ -77,6 +80,8 @@ class Runner:
         finally:
             task.cancel()
         duration = dt.timedelta(seconds=time.perf_counter() - started)
+        if outputs.left_out:
+            metrics.OUTPUTS_CUT.inc()
         if outputs.left_out and verdict in {Verdict.OK, Verdict.ERROR, Verdict.TIMEOUT}:
             verdict = Verdict.OUTPUT_LIMIT
         return Result(

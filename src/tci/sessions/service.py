@@ -8,8 +8,10 @@ import structlog
 
 from tci.errors import InvalidRequest, ServiceError, SessionNotFound, Unavailable
 from tci.ids import is_session_id
+from tci.log import about
 from tci.sandbox.driver import SandboxDriver
 from tci.sessions.connections import Connections
+from tci.sessions.counting import counted
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.runner import Result, Runner
@@ -17,6 +19,7 @@ from tci.sessions.sandboxes import Sandboxes
 from tci.sessions.session import Execution
 from tci.sessions.turnstile import Turnstile
 from tci.settings import Settings
+from tci.stages import staged
 from tci.storage.account_store import Caller
 from tci.storage.lease_store import LeaseStore
 from tci.storage.session_store import OUR_FAULT, EndReason, Session, SessionStore
@@ -59,6 +62,7 @@ class SessionService:
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether what is cancelled is so by a stop of the service, and not since its caller left."""
 
+    @counted
     async def execute(
         self, caller: Caller, code: str, *, session_id: str | None, files: Mapping[str, bytes], timeout: float | None
     ) -> Execution:
@@ -108,6 +112,7 @@ class SessionService:
             return await self._run(session, code, files, timeout)
 
     async def _run(self, session: Session, code: str, files: Mapping[str, bytes], timeout: float) -> Execution:
+        about(session_id=session.id)
         kernel = self._connections.get(session)
         # Counted while the kernel works, which takes longer; but to count a first run says that it was answered.
         counting = None if session.answered_at is None else asyncio.ensure_future(self._count(session))
@@ -121,9 +126,10 @@ class SessionService:
             raise
         self._connections.has_followed(session, count)
         milliseconds = round(result.duration.total_seconds() * 1000)
-        log.info("Executed", session_id=session.id, verdict=result.verdict, duration_ms=milliseconds)
+        log.info("Executed", verdict=result.verdict, duration_ms=milliseconds)
         return _execution(session, result, count)
 
+    @staged("count")
     async def _count(self, session: Session) -> int:
         """Record an execution and return how many there were; held back, for some time, by a database that is away."""
         at, count = dt.datetime.now(dt.UTC), session.execute_count + 1
