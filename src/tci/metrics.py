@@ -9,12 +9,11 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest, values
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from typing_extensions import override
@@ -27,9 +26,9 @@ library chooses then, when a metric is made, where its value is kept.
 """
 
 if PLACE in os.environ:
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: os.environ[PLACE])
+    values.ValueClass = values.MultiProcessValue(lambda: os.environ[PLACE])  # type: ignore[no-untyped-call]
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
 """Ours alone: the library's own has figures of one process, which say little where there are several."""
@@ -147,56 +146,6 @@ def count_failed_execution(error: BaseException) -> None:
             EXECUTIONS_FAILED.labels(ServiceError.code).inc()
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all processes share, as it stands in SQL and Redis. None: it is away."""
-
-    capacity: int
-    live: int | None = None
-    pool_ready: int | None = None
-    pool_target: int | None = None
-    pool_hits: int | None = None
-    pool_misses: int | None = None
-    pool_filled: int | None = None
-    pool_failed: int | None = None
-    billed_sessions: int | None = None
-    billed_usd: float | None = None
-    waived_sessions: int | None = None
-
-    def families(self) -> Iterator[Metric]:
-        """Give them as metrics; of a store that is away, no sample."""
-        yield _gauge("tci_sessions_live", "Live sessions.", self.live)
-        yield _gauge("tci_sessions_capacity", "Sandboxes that this machine may run.", self.capacity)
-        yield _gauge("tci_pool_ready", "Sandboxes in the warm pool.", self.pool_ready)
-        yield _gauge("tci_pool_target", "Sandboxes that the warm pool is to hold.", self.pool_target)
-        claims = CounterMetricFamily("tci_pool_claimed", "New sessions that found a sandbox.", labels=["result"])
-        _add(claims, hit=self.pool_hits, miss=self.pool_misses)
-        yield claims
-        fills = CounterMetricFamily("tci_pool_filled", "Launches for the warm pool.", labels=["outcome"])
-        _add(fills, ok=self.pool_filled, failed=self.pool_failed)
-        yield fills
-        yield _gauge("tci_ledger_billed_sessions", "Sessions billed this month (UTC).", self.billed_sessions)
-        yield _gauge("tci_ledger_billed_usd", "Billed this month (UTC), in US dollars.", self.billed_usd)
-        yield _gauge("tci_ledger_waived_sessions", "Sessions waived this month (UTC).", self.waived_sessions)
-        stores = GaugeMetricFamily("tci_stores_up", "Whether the store answers.", labels=["store"])
-        stores.add_metric(["database"], float(self.live is not None))
-        stores.add_metric(["redis"], float(self.pool_ready is not None))
-        yield stores
-
-
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    family = GaugeMetricFamily(name, text)
-    if value is not None:
-        family.add_metric([], value)
-    return family
-
-
-def _add(family: CounterMetricFamily, **counts: int | None) -> None:
-    for label, count in counts.items():
-        if count is not None:
-            family.add_metric([label], count)
-
-
 def counted() -> list[Metric]:
     """Return what all processes of this service have counted."""
     if DIRECTORY in os.environ:
@@ -213,8 +162,8 @@ class _Gathered(Collector):
         return self._families
 
 
-def render(shared: Shared) -> bytes:
-    """Return all metrics as Prometheus reads them."""
+def render(others: Iterable[Metric]) -> bytes:
+    """Return what was counted, and others, as Prometheus reads them."""
     registry = CollectorRegistry()
-    registry.register(_Gathered([*counted(), *shared.families()]))
+    registry.register(_Gathered([*counted(), *others]))
     return generate_latest(registry)

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,7 +69,7 @@ def serve(settings: Settings, *, workers: int) -> int:
     with _listening(settings) as listener, _only_one(settings):
         if workers == 1:
             return _run_worker(settings, listener, ends_sessions=not settings.keeps_sessions)
-        with _counting_together(settings) as directory:
+        with _counting_together(settings, listener) as directory:
             status = _supervise(settings, listener, workers, directory)
         if not settings.keeps_sessions:  # what the last worker can't know that it is to do
             asyncio.run(_end_all(settings))
@@ -171,25 +170,19 @@ async def _end_all(settings: Settings) -> None:
 
 
 @contextmanager
-def _counting_together(settings: Settings) -> Iterator[Path]:
-    """Make a directory for the workers' counts, and remove it; so too those that killed supervisors have left."""
-    parent = settings.data_dir / "metrics"
-    make_private(parent)
-    with (parent / "lock").open("w") as making:
-        while not try_lock(making):  # another supervisor on this data directory is just starting
-            time.sleep(0.05)
-        for old in parent.glob("of-*"):
-            with (old / "lock").open("w") as lock:
-                if try_lock(lock):
-                    shutil.rmtree(old)
-        directory = Path(tempfile.mkdtemp(prefix="of-", dir=parent))
-        held = (directory / "lock").open("w")
-        try_lock(held)
-    with held:
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory)
+def _counting_together(settings: Settings, listener: socket.socket) -> Iterator[Path]:
+    """Make an empty directory for the workers' counts.
+
+    Its name is the address, which this service alone has: what a killed one left there is of nobody.
+    """
+    host, port = listener.getsockname()[:2]
+    directory = settings.data_dir / "metrics" / f"{socket.gethostname()}-{host}-{port}"
+    shutil.rmtree(directory, ignore_errors=True)
+    make_private(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ FiguresDep = Annotated[Figures, Depends(figures)]
 @scraped.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(may_scrape)])
 async def get_metrics(figures: FiguresDep) -> PlainTextResponse:
     """Give every metric, of all workers of this service, in Prometheus's text format."""
-    text = await asyncio.to_thread(metrics.render, await figures.shared())
+    shared = await figures.shared()
+    text = await asyncio.to_thread(metrics.render, shared.families())
     return PlainTextResponse(text, media_type=CONTENT_TYPE_LATEST)
 
 

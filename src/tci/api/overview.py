@@ -17,14 +17,14 @@ class SessionsModel(BaseModel):
 
 
 class PoolModel(BaseModel):
-    """The warm pool: ready now, and counts since Redis was last emptied; null: it is away."""
+    """The warm pool: ready now, how many are to be, and counts since Redis was last emptied."""
 
-    level: int | None
-    target: int | None
-    hits: int | None
-    misses: int | None
-    filled: int | None
-    failed: int | None
+    level: int
+    target: int
+    hits: int
+    misses: int
+    filled: int
+    failed: int
 
 
 class ExecutionsModel(BaseModel):
@@ -58,11 +58,11 @@ class RefusalsModel(BaseModel):
 
 
 class OverviewData(BaseModel):
-    """How the service does."""
+    """How the service does; null: the store that knows it is away."""
 
     now: Moment
     sessions: SessionsModel
-    pool: PoolModel
+    pool: PoolModel | None
     executions: ExecutionsModel
     latency_ms: LatencyModel
     spend: list[SpendModel] | None
@@ -79,19 +79,16 @@ class OverviewEnvelope(BaseModel):
 def overview_envelope(overview: Overview, *, now: dt.datetime) -> OverviewEnvelope:
     """Return the overview as it goes on the wire."""
     shared = overview.shared
-    pool = {"level": shared.pool_ready} | {
-        name: getattr(shared, f"pool_{name}") for name in PoolModel.model_fields if name != "level"
-    }
     latency = {
         name: None if seconds is None else round(seconds * 1000, 1) for name, seconds in overview.latency.items()
     }
     data = {
         "now": now,
         "sessions": {"live": shared.live, "capacity": shared.capacity},
-        "pool": pool,
+        "pool": shared.pool,
         "executions": {"total": overview.verdicts, "failed": overview.failed},
         "latency_ms": latency,
-        "spend": overview.spend,
+        "spend": shared.spend,
         "refusals": {"quota": overview.quota_refusals, "egress": overview.egress_refusals},
     }
     return OverviewEnvelope(data=OverviewData.model_validate(data, from_attributes=True))

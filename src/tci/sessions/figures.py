@@ -12,11 +12,11 @@ from prometheus_client.core import Metric
 
 from tci import metrics
 from tci.errors import Unavailable
-from tci.metrics import Shared
+from tci.sessions.shared import Shared
 from tci.settings import Settings
 from tci.storage.pool_store import PoolFigures, PoolStore
 from tci.storage.session_store import SessionStore
-from tci.storage.usage_store import NOTHING, AccountUsage, Period, UsageStore
+from tci.storage.usage_store import AccountUsage, Period, UsageStore
 
 LEDGER_SECONDS = 2.0
 """How long the month's bills are believed: they may be many, and several may ask every few seconds."""
@@ -65,7 +65,6 @@ class Overview:
     """How the service does at a glance."""
 
     shared: Shared
-    spend: list[AccountUsage] | None
     verdicts: dict[str, int]
     failed: int
     latency: dict[str, float | None]
@@ -93,28 +92,14 @@ class Figures:
 
     async def shared(self) -> Shared:
         """Read what all processes share; what is away is left out."""
-        pool, spend = await self._pool_figures(), await self._month()
-        live = await self._live()
-        return Shared(
-            capacity=self._settings.sandbox_capacity,
-            live=live,
-            pool_ready=pool and pool.level,
-            pool_target=pool and pool.target,
-            pool_hits=pool and pool.hits,
-            pool_misses=pool and pool.misses,
-            pool_filled=pool and pool.filled,
-            pool_failed=pool and pool.failed,
-            billed_sessions=None if spend is None else sum(one.sessions for one in spend),
-            billed_usd=None if spend is None else float(sum((one.amount_usd for one in spend), NOTHING)),
-            waived_sessions=None if spend is None else sum(one.waived for one in spend),
-        )
+        capacity = self._settings.sandbox_capacity
+        return Shared(capacity, live=await self._live(), pool=await self._pool_figures(), spend=await self._month())
 
     async def overview(self) -> Overview:
         """Return how the service does."""
         counted, shared = await _counted(), await self.shared()
         return Overview(
             shared=shared,
-            spend=await self._month(),
             verdicts=counted.by("tci_executions_ended_total", "verdict"),
             failed=sum(counted.by("tci_executions_failed_total", "code").values()),
             latency=self._recent(_whole(counted)),
