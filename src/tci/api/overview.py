@@ -17,14 +17,14 @@ class SessionsModel(BaseModel):
 
 
 class PoolModel(BaseModel):
-    """The warm pool: ready now, how many are to be, and counts since Redis was last emptied."""
+    """The warm pool: ready now, how many are to be, and counts since Redis was last emptied; null: it is away."""
 
-    level: int
-    target: int
-    hits: int
-    misses: int
-    filled: int
-    failed: int
+    level: int | None
+    target: int | None
+    hits: int | None
+    misses: int | None
+    filled: int | None
+    failed: int | None
 
 
 class ExecutionsModel(BaseModel):
@@ -62,7 +62,7 @@ class OverviewData(BaseModel):
 
     now: Moment
     sessions: SessionsModel
-    pool: PoolModel | None
+    pool: PoolModel
     executions: ExecutionsModel
     latency_ms: LatencyModel
     spend: list[SpendModel] | None
@@ -85,7 +85,7 @@ def overview_envelope(overview: Overview, *, now: dt.datetime) -> OverviewEnvelo
     data = {
         "now": now,
         "sessions": {"live": shared.live, "capacity": shared.capacity},
-        "pool": shared.pool,
+        "pool": shared.pool or dict.fromkeys(PoolModel.model_fields),
         "executions": {"total": overview.verdicts, "failed": overview.failed},
         "latency_ms": latency,
         "spend": shared.spend,
