@@ -109,7 +109,7 @@ def rises(client: httpx.Client, name: str, by: float = 1, **labels: str) -> Iter
 
 def test_labels_are_those_that_the_service_has() -> None:
     assert set(metrics.VERDICTS) == {verdict.value for verdict in Verdict}
-    assert metrics.STAGES == get_args(stages.Name)
+    assert get_args(stages.Name) == metrics.STAGES
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_open_metrics_of_one_process_need_no_key(start_service: Any) -> None:
             rises(stranger, "tci_executions_ended_total", verdict="ok"),
         ):
             service.run("1")
-        assert of(scrape(stranger), "tci_pool_target") == 1
+        assert of(scrape(stranger), "tci_pool_target") >= 1  # it is more where demand is
         assert of(scrape(stranger), "tci_pool_filled_total", outcome="ok") >= 1
         assert_failure(stranger.get("/tci/overview"), 401, "invalid_api_key")
 
@@ -276,7 +276,9 @@ def test_log_of_an_execution_has_ids_and_never_code_or_outputs(watched: Service)
     text = watched.log.read_text()
     assert SECRET not in text
     lines = [json.loads(line) for line in text.splitlines()]
-    [line] = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    of_request = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    assert [line["event"] for line in of_request] == ["Opened session", "Executed"]
+    line = of_request[-1]
     assert line.pop("duration_ms") >= 0
     assert line.pop("timestamp").endswith("Z")
     assert line == {

@@ -97,6 +97,6 @@ def test_service_whose_loop_has_ended_is_not_ready_and_goes_on_answering(
     assert int(answer.headers["retry-after"]) > 0
     assert service.client.get("/health").status_code == httpx.codes.OK
     assert service.stdout("print('served')") == "served\n"
-    [line] = [line for line in service.log.read_text().splitlines() if "background loop has ended" in line]
+    [line] = [line for line in service.log.read_text().splitlines() if '"level": "critical"' in line]
     assert '"loop": "reap"' in line
     assert "broken for a test" in line
