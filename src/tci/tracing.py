@@ -66,9 +66,10 @@ def span(name: str, headers: Mapping[str, str] | None = None) -> AbstractContext
 
 @contextmanager
 def _span(name: str, headers: Mapping[str, str] | None) -> Iterator[Any]:
-    from opentelemetry import propagate, trace  # noqa: PLC0415 (loaded already, where anything is traced)
+    from opentelemetry import context, propagate, trace  # noqa: PLC0415 (loaded already, where anything is traced)
 
-    outer = None if headers is None else propagate.extract(headers)
+    # From nothing: a pipelined request begins in the task, and so below the span, of the one before it.
+    outer = None if headers is None else propagate.extract(headers, context.Context())
     kind = trace.SpanKind.INTERNAL if headers is None else trace.SpanKind.SERVER
     with _tracer.start_as_current_span(
         name, context=outer, kind=kind, record_exception=False, set_status_on_exception=False
