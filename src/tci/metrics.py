@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -148,9 +149,11 @@ def count_failed_execution(error: BaseException) -> None:
 
 def counted() -> list[Metric]:
     """Return what all processes of this service have counted."""
-    if DIRECTORY in os.environ:
-        return list(MultiProcessCollector(None).collect())  # type: ignore[no-untyped-call]
-    return list(REGISTRY.collect())
+    if DIRECTORY not in os.environ:
+        return list(REGISTRY.collect())
+    files = Path(os.environ[DIRECTORY]).glob("*.db")
+    begun = [str(file) for file in files if file.stat().st_size]  # another worker may just be making its own
+    return list(MultiProcessCollector.merge(begun))  # type: ignore[no-untyped-call]
 
 
 class _Gathered(Collector):

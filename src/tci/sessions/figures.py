@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import structlog
 from prometheus_client.core import Metric
 
 from tci import metrics
@@ -17,6 +18,8 @@ from tci.settings import Settings
 from tci.storage.pool_store import PoolFigures, PoolStore
 from tci.storage.session_store import SessionStore
 from tci.storage.usage_store import AccountUsage, Period, UsageStore
+
+log = structlog.get_logger()
 
 LEDGER_SECONDS = 2.0
 """How long the month's bills are believed: they may be many, and several may ask every few seconds."""
@@ -87,7 +90,10 @@ class Figures:
     async def run(self) -> None:
         """Remember for ever how fast executions were until now, so that what is recent can be told."""
         while True:
-            self._snapshots.append(_whole(await _counted()))
+            try:
+                self._snapshots.append(_whole(await _counted()))
+            except Exception:  # of figures nobody's sessions hang
+                log.exception("Background pass failed", loop="figures")
             await asyncio.sleep(SNAPSHOT_SECONDS)
 
     async def shared(self) -> Shared:
