@@ -161,6 +161,12 @@ def test_broken_builtins_do_not_break_uploads(service: Service) -> None:
     assert data["outputs"][0]["data"]["text/plain"] == "['data.txt']"
 
 
+def test_late_thread_prints_into_the_next_call_of_its_session(service: Service) -> None:
+    session = service.run("import threading\nthreading.Timer(0.5, lambda: print('late')).start()")["session_id"]
+    assert service.stdout("import time\ntime.sleep(1)", session) == "late\n"
+    assert service.stdout("time.sleep(0.1)", session) == ""
+
+
 def test_late_thread_is_never_seen_by_another_session(service: Service, session: str) -> None:
     code = "import threading\nthreading.Timer(0.3, lambda: print('late')).start()"
     assert service.stdout(code, session) == ""
