@@ -1,6 +1,5 @@
 """Builds the service: the lifespan opens every resource, makes every object, and closes them in reverse."""
 
-import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,11 +9,24 @@ import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from tci.api import document, failure, file_routes, mcp_mount, middleware, routes, session_routes
-from tci.egress.open import effective_policy, make_gates, run_proxy
+from tci import tracing
+from tci.api import (
+    document,
+    failure,
+    file_routes,
+    mcp_mount,
+    metrics_routes,
+    middleware,
+    routes,
+    session_routes,
+    trace,
+)
+from tci.egress.open import effective_policy, make_gates, run_proxy, runs_proxy
+from tci.loops import Loops
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
 from tci.sandbox.keepers import Keepers
+from tci.sessions.figures import Figures
 from tci.sessions.files import SessionFiles
 from tci.sessions.lifecycle import SessionLifecycle
 from tci.sessions.opener import SessionOpener
@@ -49,6 +61,7 @@ class State(TypedDict):
     settings: Settings
     readiness: Readiness
     mcp: ASGIApp
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,8 @@ class Parts:
     reaper: Reaper
     outbox: Outbox
     readiness: Readiness
+    loops: Loops
+    figures: Figures
 
 
 @asynccontextmanager
@@ -94,10 +109,11 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sockets=sockets,
             deployment=deployment,
         )
+        pool_store = PoolStore(redis, deployment=deployment)
         pool = WarmPool(
             settings=settings,
             sandboxes=sandboxes,
-            store=PoolStore(redis, deployment=deployment),
+            store=pool_store,
             leases=leases,
             policy=policy,
         )
@@ -134,30 +150,40 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             sessions=store,
             leases=leases,
         )
+        loops, usage = Loops(), UsageStore(engine)
         yield Parts(
             accounts=AccountStore(engine),
             store=store,
             sessions=service,
             files=files,
             lifecycle=lifecycle,
-            usage=UsageStore(engine),
+            usage=usage,
             pool=pool,
             reaper=reaper,
             outbox=outbox,
-            readiness=Readiness(engine, redis),
+            readiness=Readiness(engine, redis, loops=loops, has_sandboxes=driver.answers),
+            loops=loops,
+            figures=Figures(settings=settings, sessions=store, usage=usage, pool=pool_store),
         )
 
 
-@asynccontextmanager
-async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run background loops for as long as the block lasts."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop) for loop in loops]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+def background(parts: Parts, settings: Settings) -> dict[str, Coroutine[Any, Any, None]]:
+    """Return what goes on for ever beside the requests, by name; none of it may end before the service does."""
+    loops = {
+        "reap": parts.reaper.run_reap(),
+        "reconcile": parts.reaper.run_reconcile(),
+        "tend": parts.reaper.run_tend(),
+        "turns": parts.sessions.turnstile.run(),
+        "sweep": parts.sessions.run_sweep(),
+        "interrupts": parts.lifecycle.run(),
+        "outbox": parts.outbox.run(),
+        "figures": parts.figures.run(),
+    }
+    if settings.pool_size:
+        loops["pool"] = parts.pool.run()
+    if runs_proxy(settings):
+        loops["proxy"] = run_proxy(settings)
+    return loops
 
 
 def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
@@ -173,21 +199,12 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
         log.info("Starting", sandbox=choice.value, reason=reason, egress=policy.value)
         if policy is not settings.egress:
             log.warning("Squid is not installed: code reaches no network, not even the package index")
-        async with open_parts(settings) as parts:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(tracing.open_tracing())
+            parts = await stack.enter_async_context(open_parts(settings))
             await parts.reaper.tend()  # be right before being ready
             await parts.reaper.reconcile()
             parts.sessions.is_stopping = lambda: app.state.is_stopping
-            loops = (
-                parts.reaper.run_reap(),
-                parts.reaper.run_reconcile(),
-                parts.reaper.run_tend(),
-                parts.sessions.turnstile.run(),
-                parts.sessions.run_sweep(),
-                parts.lifecycle.run(),
-                parts.outbox.run(),
-                parts.pool.run(),
-                run_proxy(settings),
-            )
             # Not at the top: the SDK takes a second and 30 MB, which only what serves is to spend.
             from tci.mcp.file_tools import FileTools  # noqa: PLC0415
             from tci.mcp.server import open_mcp  # noqa: PLC0415
@@ -195,7 +212,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
             from tci.mcp.tools import Tools  # noqa: PLC0415
 
             tools = Tools([*SessionTools(parts.sessions).offered(), *FileTools(parts.files).offered()])
-            async with running(*loops), open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp:
+            async with parts.loops.running(background(parts, settings)), open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp:
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,
@@ -205,6 +222,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
                     "settings": settings,
                     "readiness": parts.readiness,
                     "mcp": mcp.handle_request,
+                    "figures": parts.figures,
                 }
                 await parts.sessions.settle()
             if ends_sessions:
@@ -221,11 +239,14 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
-    for router in (routes.router, session_routes.router, file_routes.router):
+    app.include_router(metrics_routes.scraped, responses=document.FAILURES)
+    for router in (routes.router, session_routes.router, file_routes.router, metrics_routes.router):
         app.include_router(router, responses=document.FAILURES)
         app.include_router(router, prefix="/v1", include_in_schema=False)
     app.router.routes.append(mcp_mount.route())
     document.install(app)
+    if tracing.is_asked_for():
+        app.add_middleware(trace.Trace)
     app.add_middleware(middleware.BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(middleware.OneSlash)
     app.add_middleware(middleware.RequestId)

@@ -5,6 +5,7 @@
     │   └── InvalidFile              400 invalid_file
     ├── InvalidApiKey                401 invalid_api_key
     ├── OriginNotAllowed             403 origin_not_allowed
+    ├── AdminRequired                403 admin_required
     ├── SessionNotFound              404 session_not_found
     ├── AccountNotFound              404 account_not_found
     ├── FileNotFound                 404 file_not_found
@@ -18,6 +19,7 @@
     ├── NoCapacity                   503 no_capacity
     ├── Unavailable                  503 unavailable
     ├── Stopping                     503 unavailable
+    ├── LoopStopped                  503 loop_stopped
     └── SandboxFailed                500 sandbox_failed
         ├── EngineAway               503 unavailable
         ├── LaunchTimeout            504 sandbox_timeout
@@ -78,6 +80,17 @@ class OriginNotAllowed(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("Requests from this origin are not allowed. The operator may list it in TCI_MCP_ORIGINS.")
+
+
+class AdminRequired(ServiceError):
+    """The key is valid, and not one that may look at the whole service."""
+
+    status = 403
+    code = "admin_required"
+    type = "permission_error"
+
+    def __init__(self) -> None:
+        super().__init__("This needs a key that sees every account: 'tci keys create --admin' makes one.")
 
 
 class SessionNotFound(ServiceError):
@@ -237,6 +250,17 @@ class Stopping(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("The service is stopping. Send the request again in a moment.")
+
+
+class LoopStopped(ServiceError):
+    """Something that the service does in the background has ended, and only a restart begins it again."""
+
+    status = 503
+    code = "loop_stopped"
+    retry_after = 5
+
+    def __init__(self, loop: str) -> None:
+        super().__init__(f"Not ready: a background loop has ended ({loop}). Restart this process; its log says why.")
 
 
 class SandboxFailed(ServiceError):

@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from tci import tracing
+
 
 def configure_logging(level: str) -> None:
     """Send every log line to stderr: readable on a terminal, JSON elsewhere."""
@@ -27,3 +29,9 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def about(**ids: str) -> None:
+    """Say on every later log line of this task, and on the span that is current, whom and what it is about."""
+    structlog.contextvars.bind_contextvars(**ids)
+    tracing.annotate(**ids)

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -18,10 +20,12 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
+from tci import metrics
 from tci.api.protocol import BoundedHttp
 from tci.app import create_app, open_parts
 from tci.errors import SetupError
 from tci.locks import try_lock
+from tci.paths import make_private
 from tci.settings import Settings
 
 log = structlog.get_logger()
@@ -65,7 +69,8 @@ def serve(settings: Settings, *, workers: int) -> int:
     with _listening(settings) as listener, _only_one(settings):
         if workers == 1:
             return _run_worker(settings, listener, ends_sessions=not settings.keeps_sessions)
-        status = _supervise(settings, listener, workers)
+        with _counting_together(settings, listener) as directory:
+            status = _supervise(settings, listener, workers, directory)
         if not settings.keeps_sessions:  # what the last worker can't know that it is to do
             asyncio.run(_end_all(settings))
         return status
@@ -109,7 +114,7 @@ def run_child(settings: Settings, *, descriptor: int, supervisor: int) -> int:
         return _run_worker(settings, listener, ends_sessions=False)
 
 
-def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:
+def _supervise(settings: Settings, listener: socket.socket, count: int, counts: Path) -> int:
     """Keep workers running until a signal; then end them, and return 0 if each of them ended well."""
     stopping = False
 
@@ -120,7 +125,7 @@ def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     pause = RESTART_SECONDS[0]
-    workers = [_start_worker(listener) for _ in range(count)]
+    workers = [_start_worker(listener, place, counts) for place in range(count)]
     started = time.monotonic()
     while not stopping:
         time.sleep(0.1)
@@ -131,7 +136,7 @@ def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:
             log.error("A worker ended and is started again", exit_status=code)
             time.sleep(pause)
             pause, started = min(2 * pause, RESTART_SECONDS[1]), time.monotonic()
-            workers[index] = _start_worker(listener)
+            workers[index] = _start_worker(listener, index, counts)
     listener.close()  # or connections would go on being taken that nobody serves
     for worker in workers:
         with suppress(ProcessLookupError):
@@ -140,12 +145,13 @@ def _supervise(settings: Settings, listener: socket.socket, count: int) -> int:
     return max(_wait(worker, give_up) for worker in workers)
 
 
-def _start_worker(listener: socket.socket) -> subprocess.Popen[bytes]:
+def _start_worker(listener: socket.socket, place: int, counts: Path) -> subprocess.Popen[bytes]:
     descriptor = listener.fileno()
     inherited = ["--descriptor", str(descriptor), "--supervisor", str(os.getpid())]
     command = [sys.executable, "-m", "tci", "serve", *inherited]
+    environment = os.environ | {metrics.DIRECTORY: str(counts), metrics.PLACE: str(place)}
     # Ctrl-C in a terminal reaches the whole foreground group; workers are told by their supervisor.
-    return subprocess.Popen(command, pass_fds=[descriptor], start_new_session=True)
+    return subprocess.Popen(command, pass_fds=[descriptor], start_new_session=True, env=environment)
 
 
 def _wait(worker: subprocess.Popen[bytes], give_up: float) -> int:
@@ -161,6 +167,22 @@ async def _end_all(settings: Settings) -> None:
     """End every session, once no process serves any more."""
     async with open_parts(settings) as parts:
         await parts.reaper.end_all()
+
+
+@contextmanager
+def _counting_together(settings: Settings, listener: socket.socket) -> Iterator[Path]:
+    """Make an empty directory for the workers' counts.
+
+    Its name is the address, which this service alone has: what a killed one left there is of nobody.
+    """
+    host, port = listener.getsockname()[:2]
+    directory = settings.data_dir / "metrics" / f"{socket.gethostname()}-{host}-{port}"
+    shutil.rmtree(directory, ignore_errors=True)
+    make_private(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 @contextmanager

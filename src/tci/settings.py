@@ -65,6 +65,8 @@ class Settings(BaseSettings):
         "info", description="Least level that is logged: debug, info, warning or error."
     )
 
+    metrics_open: bool = Field(False, description="Whether /metrics answers without a key; else only to an admin key.")
+
     max_body_bytes: int = Field(64 * MIB, gt=0, description="Largest request body, in bytes.")
     mcp_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins of pages in browsers that may use /mcp, by commas; empty: none."

@@ -2,7 +2,7 @@
 
 import httpx
 
-TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 RETRIED = {429, 503, 504}
 """Statuses after which the same request may work: they say when to try again."""
 

@@ -24,7 +24,13 @@ OFFERED = {
     "/v1/tci/sessions": "GET",
     "/tci/usage": "GET",
     "/v1/tci/usage": "GET",
+    "/tci/overview": "GET",
+    "/v1/tci/overview": "GET",
+    "/metrics": "GET",
 }
+
+OPEN = {"/health", "/ready", "/docs", "/redoc", "/openapi.json"}
+"""What answers without a key."""
 
 
 @pytest.mark.parametrize("path", EXECUTE)
@@ -117,3 +123,21 @@ def test_health_without_a_key_answers(anonymous: httpx.Client) -> None:
     answer = anonymous.get("/health")
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_head_of_health_answers_as_get_does_without_a_body(service: Service, path: str) -> None:
+    with connection(service) as opened:
+        opened.send(request("HEAD", path) + request("GET", "/nowhere"))
+        assert opened.read(has_body=False).status_code == 200
+        assert_failure(opened.read(), 404, "not_found")
+
+
+def test_without_a_key_only_these_routes_answer(anonymous: httpx.Client) -> None:
+    paths = anonymous.get("/openapi.json").json()["paths"]
+    assert {"/tci/execute", "/tci/overview", "/metrics"} <= paths.keys()
+    asked = [(method, path) for path, methods in paths.items() for method in methods]
+    asked += [("get", path) for path in OPEN]
+    answers = {path: anonymous.request(method, path).status_code for method, path in asked}
+    assert {path for path, status in answers.items() if status == 200} == OPEN
+    assert {status for path, status in answers.items() if path not in OPEN} == {401}

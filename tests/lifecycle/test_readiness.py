@@ -4,9 +4,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.conftest import Service
 
@@ -31,7 +33,7 @@ def run_beside(service: Service, code: str) -> tuple[threading.Thread, list[Any]
 
 def test_draining_service_serves_and_says_that_it_is_not_ready(start_service: Start) -> None:
     service = start_service(drain_seconds=3)
-    assert service.client.get("/ready").json() == {"status": "ready", "database": "ok", "redis": "ok"}
+    assert service.client.get("/ready").json() == {"status": "ready", "database": "ok", "redis": "ok", "engine": "ok"}
     service.process.send_signal(signal.SIGTERM)
     give_up = time.monotonic() + 10
     while (answer := service.client.get("/ready")).status_code == httpx.codes.OK:
@@ -70,3 +72,31 @@ def test_long_run_whose_answer_has_not_begun_is_503_at_a_stop(start_service: Sta
     assert came[0].status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert came[0].json()["error"]["code"] == "unavailable"
     assert int(came[0].headers["retry-after"]) > 0
+
+
+BROKEN = """
+from tci.sessions.reaper import Reaper
+
+async def run_reap(self):
+    raise RuntimeError("broken for a test")
+
+Reaper.run_reap = run_reap
+"""
+
+
+def test_service_whose_loop_has_ended_is_not_ready_and_goes_on_answering(
+    start_service: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    service = start_service()
+    answer = service.client.get("/ready")
+    assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert answer.json()["error"]["code"] == "loop_stopped"
+    assert "(reap)" in answer.json()["message"]
+    assert int(answer.headers["retry-after"]) > 0
+    assert service.client.get("/health").status_code == httpx.codes.OK
+    assert service.stdout("print('served')") == "served\n"
+    [line] = [line for line in service.log.read_text().splitlines() if '"level": "critical"' in line]
+    assert '"loop": "reap"' in line
+    assert "broken for a test" in line

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from tci.errors import AccountNotFound, InvalidApiKey
+from tci.errors import AccountNotFound, AdminRequired, InvalidApiKey
+from tci.log import about
 from tci.sessions.files import SessionFiles
 from tci.sessions.lifecycle import SessionLifecycle
 from tci.sessions.service import SessionService
@@ -19,6 +20,14 @@ async def authenticate(request: Request) -> Caller:
     caller = await accounts.authenticate(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
     if caller is None:
         raise InvalidApiKey
+    about(account=caller.account)
+    return caller
+
+
+async def administrator(caller: "CallerDep") -> Caller:
+    """Return a caller who may look at the whole service; raises AdminRequired."""
+    if not caller.is_admin:
+        raise AdminRequired
     return caller
 
 
@@ -68,6 +77,7 @@ async def seen_account(request: Request, caller: Caller, account: str | None) ->
 
 
 CallerDep = Annotated[Caller, Depends(authenticate)]
+AdminDep = Annotated[Caller, Depends(administrator)]
 ServiceDep = Annotated[SessionService, Depends(session_service)]
 LifecycleDep = Annotated[SessionLifecycle, Depends(session_lifecycle)]
 UsageDep = Annotated[UsageStore, Depends(usage_store)]

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from tci import metrics
 from tci.errors import BodyTooLarge, DiskFull, RangeNotSatisfiable, ServiceError
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ def failure(
     retry_after: int | None = None,
 ) -> JSONResponse:
     """Return a failure. `error` is for the 1.x SDK, `message` for TypeScript, `errors` for hand-written clients."""
+    metrics.FAILURES_ANSWERED.labels(code).inc()
     message = printable(message)
     body: dict[str, Any] = {
         "error": {"message": message, "type": type, "param": param, "code": code},

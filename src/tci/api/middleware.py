@@ -45,7 +45,7 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{random_text(16)}"
-
+        structlog.contextvars.clear_contextvars()  # a pipelined request begins in the task of the one before it
         has_begun = False
 
         async def send_with_id(message: Message) -> None:

@@ -98,15 +98,17 @@ async def read_usage(query: UsageRequestDep, account_id: SeenAccountDep, usage: 
     return usage_envelope(period, days, page)
 
 
+@health.head("/health", include_in_schema=False)
 @health.get("/health")
 async def get_health() -> JSONResponse:
     """Answer as soon as the service serves."""
     return JSONResponse({"status": "ok"}, status_code=HTTPStatus.OK)
 
 
+@health.head("/ready", include_in_schema=False)
 @health.get("/ready")
 async def get_ready(request: Request) -> JSONResponse:
-    """Answer whether requests should be sent here; no while the service stops or its database is away."""
+    """Answer whether requests should be sent here: no while it stops, lacks a background loop or its database."""
     if request.app.state.is_stopping:
         raise Stopping
     readiness: Readiness = request.state.readiness

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from tci import metrics
 from tci.settings import EgressPolicy
 
 log = structlog.get_logger()
@@ -184,6 +185,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 async def _copy_answer(source: asyncio.StreamReader, target: asyncio.StreamWriter, policy: EgressPolicy) -> None:
     first = await source.read(CHUNK_BYTES)
     if first.startswith(REFUSED) and BY_THE_PROXY in first:
+        metrics.CONNECTIONS_REFUSED.labels(policy.value).inc()
         # Of a refused tunnel, pip and requests show the status line and nothing else.
         first = first.replace(REFUSED, f"HTTP/1.1 403 {refusal(policy)}\r\n".encode(), 1)
     target.write(first)

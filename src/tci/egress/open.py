@@ -35,10 +35,14 @@ def make_gates(settings: Settings, *, sockets: str) -> Gates:
     return Gates(find_proxy=find_proxy, run_dir=settings.run_dir, sockets=sockets, ca_bundle=trusted(settings))
 
 
+def runs_proxy(settings: Settings) -> bool:
+    """Whether the proxy behind the gates is this service's to run."""
+    return not settings.egress_proxy and effective_policy(settings) is not EgressPolicy.NONE
+
+
 async def run_proxy(settings: Settings) -> None:
     """Keep the proxy behind the gates running for ever, where it is this service's to run."""
-    if not settings.egress_proxy and effective_policy(settings) is not EgressPolicy.NONE:
-        await _squid(settings).run()
+    await _squid(settings).run()
 
 
 async def serve_proxy(settings: Settings, *, address: str, port: int) -> None:

@@ -40,6 +40,9 @@ NO_CONNECTION = 900
 ANSWER_SECONDS = 5.0
 """How long the engine may take to say that it is there."""
 
+LOOK_SECONDS = 2.0
+"""How long it may take when whoever asks has to answer soon himself."""
+
 
 @asynccontextmanager
 async def open_docker(settings: Settings) -> AsyncIterator[Docker]:
@@ -97,6 +100,15 @@ class DockerDriver(SandboxDriver):
         self._peaks: dict[str, int] = {}
         """Most memory seen of sandboxes of which the engine tells only what they use now (control groups 2)."""
         self._destroying: dict[str, asyncio.Task[None]] = {}
+
+    @override
+    async def answers(self) -> bool:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._engine.version()
+        except (DockerError, aiohttp.ClientError, TimeoutError, OSError):
+            return False
+        return True
 
     async def require_image(self) -> None:
         """Raise SetupError unless the image of this version is there."""

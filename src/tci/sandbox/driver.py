@@ -122,6 +122,10 @@ class SandboxDriver(ABC):
         On return nothing of it runs. Does nothing if there is none of this id; may be called twice at once.
         """
 
+    async def answers(self) -> bool:
+        """Whether what the driver commands is there, in a moment or two; one that commands nothing always can."""
+        return True
+
     @abstractmethod
     async def list_sandboxes(self) -> set[str]:
         """Return the ids of this deployment's sandboxes, running or ended; never another deployment's."""

@@ -18,6 +18,7 @@ from tci.sessions.pool import WarmPool
 from tci.sessions.sandboxes import Ready, Sandboxes
 from tci.sessions.session import USUAL, Terms
 from tci.settings import EgressPolicy, Settings
+from tci.stages import staged
 from tci.storage.account_store import Caller
 from tci.storage.lease_store import LeaseStore
 from tci.storage.session_store import Session, SessionStore
@@ -41,6 +42,7 @@ class SessionOpener:
         self._leases = leases
         self._usual_limits = operator_limits(settings)
 
+    @staged("open")
     async def open(
         self, caller: Caller, files: Mapping[str, bytes], terms: Terms = USUAL
     ) -> tuple[Session, KernelClient]:

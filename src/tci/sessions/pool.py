@@ -135,6 +135,8 @@ class WarmPool:
         self._drop_taken(pooled)
         figures = await self._store.figures()
         target = self._target(figures.hits + figures.misses)
+        if target != figures.target:
+            await self._store.aim(target)
         self._show_progress(len(pooled), target)
         if len(pooled) > target:
             await self._discard(pooled[0])

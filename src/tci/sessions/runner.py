@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from tci import metrics
 from tci.errors import KernelFailed, SandboxFailed, SessionNotFound
 from tci.kernel.client import KernelClient, MessageLost, OutputTooLarge
 from tci.kernel.output_buffer import OutputBuffer, Outputs
@@ -16,6 +17,7 @@ from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver, SandboxStatus, Usage
 from tci.sessions.session import Verdict
 from tci.settings import Settings
+from tci.stages import staged
 from tci.storage.session_store import EndReason, Session
 
 log = structlog.get_logger()
@@ -79,6 +81,7 @@ class Runner:
             run.asked.set_result(None)
         return True
 
+    @staged("run")
     async def run(
         self,
         session: Session,
@@ -117,6 +120,8 @@ class Runner:
         if run.is_interrupted and verdict in {Verdict.OK, Verdict.ERROR}:
             verdict = Verdict.INTERRUPTED
             outputs.conclude(INTERRUPTED)
+        if outputs.left_out:
+            metrics.OUTPUTS_CUT.inc()
         if outputs.left_out and verdict in {Verdict.OK, Verdict.ERROR, Verdict.TIMEOUT}:
             verdict = Verdict.OUTPUT_LIMIT
         return Result(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from tci import metrics
 from tci.egress.gate import Gates
 from tci.errors import LaunchTimeout, SandboxFailed, ServiceError
 from tci.ids import new_sandbox_id
@@ -102,7 +103,8 @@ class Sandboxes:
                 has_ca=self._gates.has_ca,
                 limits=limits,
             )
-            kernel = await self._launch(spec)
+            with metrics.Launch(self._driver.name):
+                kernel = await self._launch(spec)
         except BaseException:
             # Shielded: a caller who leaves in the middle must not leave a sandbox behind.
             await asyncio.shield(self._clear_if_possible(sandbox_id))

@@ -11,8 +11,10 @@ import structlog
 from tci.errors import InvalidRequest, ServiceError, SessionNotFound, Unavailable
 from tci.ids import is_session_id
 from tci.kernel.output_buffer import OutputBuffer
+from tci.log import about
 from tci.sandbox.driver import SandboxDriver
 from tci.sessions.connections import Connections
+from tci.sessions.counting import counted
 from tci.sessions.opener import SessionOpener
 from tci.sessions.outbox import Outbox
 from tci.sessions.runner import Result, Runner
@@ -20,6 +22,7 @@ from tci.sessions.sandboxes import Sandboxes
 from tci.sessions.session import Execution, Follower, Terms
 from tci.sessions.turnstile import Turnstile
 from tci.settings import Settings
+from tci.stages import staged
 from tci.storage.account_store import Caller
 from tci.storage.lease_store import LeaseStore
 from tci.storage.session_store import OUR_FAULT, EndReason, Session, SessionStore
@@ -67,6 +70,7 @@ class SessionService:
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether what is cancelled is so by a stop of the service, and not since its caller left."""
 
+    @counted
     async def execute(
         self,
         caller: Caller,
@@ -175,6 +179,7 @@ class SessionService:
     async def _run(
         self, session: Session, code: str, files: Mapping[str, bytes], timeout: float, follower: Follower | None
     ) -> Execution:
+        about(session_id=session.id)
         kernel = self._connections.get(session)
         outputs = OutputBuffer(limit=self._settings.max_output_bytes)
         if follower is not None:
@@ -193,9 +198,10 @@ class SessionService:
             raise
         self._connections.has_followed(session, count)
         milliseconds = round(result.duration.total_seconds() * 1000)
-        log.info("Executed", session_id=session.id, verdict=result.verdict, duration_ms=milliseconds)
+        log.info("Executed", verdict=result.verdict, duration_ms=milliseconds)
         return _execution(session, result, count)
 
+    @staged("count")
     async def _count(self, session: Session) -> int:
         """Record an execution and return how many there were; held back, for some time, by a database that is away."""
         at, count = dt.datetime.now(dt.UTC), session.execute_count + 1

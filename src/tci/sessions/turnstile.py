@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tci.errors import TooManyWaiting, Unavailable
 from tci.ids import random_text
+from tci.stages import Stage
 from tci.storage.turn_store import PATIENCE, Place, TurnStore
 
 LOOK_SECONDS = 0.01, 0.1
@@ -59,6 +60,13 @@ class Turnstile:
 
         Of a session that is new nobody else knows, so nobody else is asked.
         """
+        async with AsyncExitStack() as stack:
+            with Stage("turn"):
+                turn = await stack.enter_async_context(self._turn(session_id, is_new=is_new))
+            yield turn
+
+    @asynccontextmanager
+    async def _turn(self, session_id: str, *, is_new: bool) -> AsyncIterator[Turn]:
         queue = self._queues.setdefault(session_id, Queue())
         if queue.present > self._max_waiting:  # one is served, the others wait
             raise TooManyWaiting(self._max_waiting)

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from tci import metrics
 from tci.errors import NoCapacity, QuotaReached, ServiceError, SessionLimitReached, Unavailable
 from tci.storage.account_store import Caller, Quota
 from tci.storage.redis_client import translated
@@ -65,6 +66,14 @@ return 1
 """
 
 MICRO = 1_000_000
+
+QUOTAS = {
+    "account": "account_sessions",
+    "key": "key_sessions",
+    "day": "sessions_per_day",
+    "month": "spend_per_month",
+}
+"""What a refusal of the script is called in the metrics; that of the machine is no quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +240,7 @@ class LeaseStore:
         except Unavailable:
             return
         if count > limit:
+            metrics.QUOTAS_REFUSED.labels("executions_per_minute").inc()
             raise QuotaReached("executions a minute", limit, code="rate_limited", retry_after=60 - now.second)
 
     async def now(self) -> dt.datetime:
@@ -318,6 +328,8 @@ def _batches(bills: Iterable[Bill]) -> Iterator[list[Bill]]:
 
 
 def _refusal(answer: str, quota: Quota, *, account_limit: int, machine_limit: int) -> ServiceError:
+    if answer in QUOTAS:
+        metrics.QUOTAS_REFUSED.labels(QUOTAS[answer]).inc()
     match answer:
         case "account":
             return SessionLimitReached(account_limit)

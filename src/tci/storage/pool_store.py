@@ -30,6 +30,8 @@ class PoolFigures:
     misses: int
     filled: int
     failed: int
+    target: int
+    """How many are to be ready, as whoever fills it last saw it."""
 
 
 class PoolStore:
@@ -74,9 +76,14 @@ class PoolStore:
         with translated():
             await self._redis.hincrby(self._figures, figure, 1)
 
+    async def aim(self, target: int) -> None:
+        """Note how many are to be ready."""
+        with translated():
+            await self._redis.hset(self._figures, "target", str(target))
+
     async def figures(self) -> PoolFigures:
         """Return how the pool does."""
-        names = ("hits", "misses", "filled", "failed")
+        names = ("hits", "misses", "filled", "failed", "target")
         with translated():
             async with self._pipeline() as pipe:
                 pipe.zcard(self._pool)

@@ -147,6 +147,12 @@ class SessionStore:
         async with reading(self._engine) as db:
             return [Bill(*row) for row in await db.execute(select(*columns).where(ledger.c.created_at >= since))]
 
+    async def count_live(self) -> int:
+        """Return how many sessions are live."""
+        query = select(func.count()).where(sessions.c.ended_at.is_(None))
+        async with reading(self._engine) as db:
+            return int((await db.execute(query)).scalar_one())
+
     async def list_live(self, *, account_id: int | None = None) -> list[Session]:
         """Return live sessions, newest first, of one account or of all."""
         async with reading(self._engine) as db:

@@ -69,6 +69,16 @@ class DayUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountUsage:
+    """What one account was billed in a period, and what it was not."""
+
+    account: str
+    sessions: int
+    amount_usd: Decimal
+    waived: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionUsage:
     """One session and its bill."""
 
@@ -117,6 +127,12 @@ class UsageStore:
         grouped = itertools.groupby(rows, key=lambda row: (row.day, row.name))
         return [_day(date, account, prices) for (date, account), prices in grouped]
 
+    async def accounts(self, period: Period) -> list[AccountUsage]:
+        """Return every account with a bill in the period, by name."""
+        async with reading(self._engine) as db:
+            rows = (await db.execute(accounts_query(period))).all()
+        return [_account(name, list(bills)) for name, bills in itertools.groupby(rows, key=lambda row: row.name)]
+
     async def sessions(
         self, period: Period, *, account_id: int | None = None, after: Position | None = None, limit: int
     ) -> SessionPage:
@@ -162,6 +178,22 @@ def days_query(period: Period, account_id: int | None) -> Select[Any]:
     )
 
 
+def accounts_query(period: Period) -> Select[Any]:
+    """Count bills by account and price, waived ones apart."""
+    is_waived = ledger.c.waived_at.is_not(None).label("is_waived")
+    counted = (
+        select(ledger.c.account_id, ledger.c.amount_usd, is_waived, func.count().label("bills"))
+        .where(ledger.c.day.between(period.first, period.last))
+        .group_by(ledger.c.account_id, ledger.c.amount_usd, is_waived)
+        .subquery()
+    )
+    return (
+        select(accounts.c.name, counted.c.amount_usd, counted.c.is_waived, counted.c.bills)
+        .join(accounts, accounts.c.id == counted.c.account_id)
+        .order_by(accounts.c.name)
+    )
+
+
 def sessions_query(period: Period, account_id: int | None, after: Position | None) -> Select[Any]:
     """Join bills with their sessions, newest first; a page begins after a key, so that late ones cost no more."""
     return (
@@ -203,6 +235,16 @@ def _day(date: dt.date, account: str, prices: Iterable[Row[Any]]) -> DayUsage:
     counted = [(row.amount_usd, row.bills) for row in prices]
     amount = sum((price * bills for price, bills in counted), NOTHING)
     return DayUsage(date=date, account=account, sessions=sum(bills for _, bills in counted), amount_usd=amount)
+
+
+def _account(name: str, rows: list[Row[Any]]) -> AccountUsage:
+    billed = [row for row in rows if not row.is_waived]
+    return AccountUsage(
+        account=name,
+        sessions=sum(row.bills for row in billed),
+        amount_usd=sum((row.amount_usd * row.bills for row in billed), NOTHING),
+        waived=sum(row.bills for row in rows if row.is_waived),
+    )
 
 
 def _session(row: Row[Any]) -> SessionUsage:
