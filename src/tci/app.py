@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import structlog
 from fastapi import FastAPI
 
-from tci.api import document, failure, middleware, routes
+from tci.api import document, failure, middleware, pages, routes
 from tci.egress.open import effective_policy, make_gates, run_proxy
 from tci.paths import make_private, short_path
 from tci.sandbox.choose import choose, open_driver
@@ -191,6 +191,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
+    app.include_router(pages.router)
     app.include_router(routes.router, responses=document.FAILURES)
     app.include_router(routes.router, prefix="/v1", include_in_schema=False)
     document.install(app)

@@ -1,0 +1,69 @@
+"""A real browser. Whatever a page asks for is written down, and must have been asked of the service."""
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.conftest import Service, missing
+
+CHROMIUM = "/usr/bin/chromium"
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+OpenPage = Callable[..., Awaitable[Page]]
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    if shutil.which(CHROMIUM) is None:
+        missing("Chromium is not installed")
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+async def open_page(browser: Browser, live_service: Service) -> AsyncIterator[OpenPage]:
+    """Open pages of the service, each in a context of its own; afterwards look at what they asked for and reported."""
+    contexts = []
+    asked: list[str] = []
+    bugs: list[str] = []
+
+    async def open_page(
+        path: str, *, prepare: Callable[[Page], Awaitable[None]] | None = None, **options: object
+    ) -> Page:
+        context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = await context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: bugs.append(str(error)))
+        if prepare:
+            await prepare(page)
+        await page.goto(live_service.url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        await context.close()
+    own = urlsplit(live_service.url).netloc
+    elsewhere = [
+        url for url in asked if urlsplit(url).scheme in {"http", "https", "ws"} and urlsplit(url).netloc != own
+    ]
+    assert elsewhere == []
+    assert [url for url in asked if live_service.key in url] == [], "a key in a URL ends in logs"
+    assert bugs == []
+
+
+async def overflow(page: Page) -> int:
+    """Return by how many pixels the page is wider than its window."""
+    return int(await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
