@@ -15,7 +15,9 @@ HOSTILE = """
 <p id="mark">shown</p>
 <script>
 const results = {};
-const attempt = (name, action) => { try { results[name] = "reached: " + action(); } catch (error) { results[name] = "refused"; } };
+const attempt = (name, action) => {
+  try { results[name] = "reached: " + action(); } catch (error) { results[name] = "refused"; }
+};
 attempt("page", () => parent.document.title);
 attempt("session storage", () => parent.sessionStorage.getItem("tci-key"));
 attempt("local storage", () => localStorage.length);
@@ -217,7 +219,8 @@ async def test_answer_as_events_is_shown_as_it_comes(page: Page) -> None:
     async def stream(route: Route) -> None:
         body = (
             'event: session\ndata: {"session_id": "ses_x", "expires_at": "2099-01-01T00:00:00Z"}\n\n: heartbeat\n\n'
-            'event: output\ndata: {"type": "stdout", "data": "a"}\n\nevent: output\ndata: {"type": "stdout", "data": "b"}\n\n'
+            'event: output\ndata: {"type": "stdout", "data": "a"}\n\n'
+            'event: output\ndata: {"type": "stdout", "data": "b"}\n\n'
             'event: execution\ndata: {"verdict": "ok", "duration_ms": 5, "status": "completed"}\n\n'
         )
         await route.fulfill(status=200, content_type="text/event-stream", body=body)
