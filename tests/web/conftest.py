@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, Request, async_playwright
 
 from tests.conftest import Service, missing
 
@@ -46,6 +46,8 @@ async def open_page(browser: Browser, live_service: Service) -> AsyncIterator[Op
         page = await context.new_page()
         page.set_default_timeout(60_000)
         page.on("request", lambda request: asked.append(request.url))
+        # Chromium tells also of what the policy stopped before it was sent.
+        page.on("requestfailed", lambda request: asked.remove(request.url) if is_stopped(request) else None)
         page.on("pageerror", lambda error: bugs.append(str(error)))
         if prepare:
             await prepare(page)
@@ -62,6 +64,11 @@ async def open_page(browser: Browser, live_service: Service) -> AsyncIterator[Op
     assert elsewhere == []
     assert [url for url in asked if live_service.key in url] == [], "a key in a URL ends in logs"
     assert bugs == []
+
+
+def is_stopped(request: Request) -> bool:
+    """Whether the browser's policy kept a request from being sent."""
+    return "csp" in (request.failure or "").lower()
 
 
 async def overflow(page: Page) -> int:
