@@ -68,7 +68,8 @@ function sentence(status, code, said, wait) {
 }
 
 export const money = (amount) => `$${Number(amount).toFixed(2)}`;
-export const whole = (number) => Number(number).toLocaleString("en");
+/** A count; a dash where the server can't tell it. */
+export const whole = (number) => (number == null ? "–" : Number(number).toLocaleString("en"));
 
 export function bytes(number) {
   const units = ["B", "KB", "MB", "GB", "TB"];
@@ -80,6 +81,13 @@ export function bytes(number) {
 export function duration(milliseconds) {
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;
   return `${(milliseconds / 1000).toFixed(milliseconds < 10000 ? 1 : 0)} s`;
+}
+
+/** How long ago a moment was, in its largest unit. */
+export function ago(moment) {
+  const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(moment)) / 1000));
+  if (seconds < 60) return `${seconds} s ago`;
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min ago` : `${Math.floor(seconds / 3600)} h ago`;
 }
 
 /** Minutes and seconds until a moment, never below zero. */

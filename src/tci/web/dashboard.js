@@ -1,9 +1,10 @@
 // The operators' page: polls the overview and the sessions, and shows them.
-import { call, clock, duration, find, keptKey, make, money, say, whole } from "./common.js";
+import { ago, call, clock, duration, find, keptKey, make, money, say, whole } from "./common.js";
 import { makeChart } from "./charts.js";
 
 const POLL_MS = 2000;
 const RATE_SECONDS = 60;
+const MOST_SESSIONS = 200;
 const CAUSED = ["timeout", "interrupted", "oom", "kernel_died", "output_limit"];
 
 const key = keptKey(find("#key"), "tci-admin-key");
@@ -48,22 +49,43 @@ function showOverview(overview) {
   charts.sessions.add(sample.at, [sessions.live, pool.level]);
 
   set("#alive", whole(sessions.live));
-  const capacity = sessions.capacity;
+  const { live, capacity } = sessions;
   find("#used").hidden = !capacity;
-  if (capacity) find("#used").value = sessions.live / capacity;
-  set("#left", capacity ? `${whole(Math.max(0, capacity - sessions.live))} of ${whole(capacity)} places left` : "No limit is set");
+  if (capacity) find("#used").value = (live ?? 0) / capacity;
+  set("#left", capacity ? `${whole(live == null ? null : Math.max(0, capacity - live))} of ${whole(capacity)} places left` : "No limit is set");
   set("#rate", perMinute[0] === null ? "–" : whole(Math.round(perMinute.reduce((a, b) => a + b, 0))));
   const all = Object.values(executions.total).reduce((a, b) => a + b, 0);
   set("#total", `${whole(all)} in all, ${whole(executions.failed)} failed by the service`);
   set("#median", latency.p50 == null ? "–" : duration(latency.p50));
   set("#tail", latency.p95 == null ? "Nothing ran lately" : `95% below ${duration(latency.p95)}, 99% below ${duration(latency.p99)}`);
   set("#level", `${whole(pool.level)} / ${whole(pool.target)}`);
-  set("#hits", `${whole(pool.hits)} opened from it, ${whole(pool.misses)} without, ${whole(pool.failed)} failed`);
-  set("#spent", money(spend.reduce((sum, { amount_usd: amount }) => sum + Number(amount), 0)));
-  set("#billed", `${whole(spend.reduce((sum, { sessions: count }) => sum + count, 0))} sessions`);
+  set("#hits", pool.target === 0 ? "Switched off" : `${whole(pool.hits)} opened from it, ${whole(pool.misses)} without, ${whole(pool.failed)} failed`);
+  showVerdicts({ ...executions.total, "failed by the service": executions.failed });
+  showSpend(spend);
   set("#refused", whole(Object.values(refusals).reduce((a, b) => a + b, 0)));
   set("#why", Object.entries(refusals).map(([name, count]) => `${whole(count)} by ${name}`).join(", "));
+}
 
+function showVerdicts(counts) {
+  const all = Object.values(counts).reduce((a, b) => a + b, 0);
+  const seen = Object.entries(counts).filter(([, count]) => count).sort(([, one], [, other]) => other - one);
+  find("#judged").hidden = !all;
+  find("#verdicts").replaceChildren(...seen.map(([verdict, count]) => make("tr", {},
+    make("td", { text: verdict.replaceAll("_", " ") }),
+    make("td", { text: whole(count), className: "number" }),
+    make("td", { text: `${((count * 100) / all).toFixed(1)}%`, className: "number" }),
+  )));
+}
+
+/** Show what accounts were billed; null where the database is away. */
+function showSpend(spend) {
+  if (!spend) {
+    set("#spent", "–");
+    set("#billed", "Not known now");
+    return;
+  }
+  set("#spent", money(spend.reduce((sum, { amount_usd: amount }) => sum + Number(amount), 0)));
+  set("#billed", `${whole(spend.reduce((sum, { sessions: count }) => sum + count, 0))} sessions`);
   const sorted = [...spend].sort((a, b) => b.amount_usd - a.amount_usd);
   find("#spend").replaceChildren(...sorted.map(({ account, sessions: count, amount_usd: amount }) => make("tr", {},
     make("td", { text: account }),
@@ -81,7 +103,7 @@ function cell(label, properties, ...children) {
 
 const rows = new Map(); // kept from poll to poll, so that a focused button stays focused
 
-function showSessions(sessions) {
+function showSessions({ sessions, next_cursor: next }) {
   const alive = new Set(sessions.map(({ id }) => id));
   for (const [id, row] of rows) if (!alive.has(id)) { row.remove(); rows.delete(id); }
   const body = find("#sessions");
@@ -89,9 +111,15 @@ function showSessions(sessions) {
     let row = rows.get(session.id);
     if (!row) {
       row = make("tr", {},
-        cell("Session", { className: "mono", text: session.id }),
+        cell("Session", {}, make("div", {},
+          make("span", { className: "mono", text: session.id }),
+          make("ul", { className: "chips" }, ...Object.entries(session.metadata ?? {}).map(
+            ([name, value]) => make("li", { text: `${name}: ${value}` }),
+          )),
+        )),
         cell("Account", { text: session.account ?? "–" }),
         cell("Runs", { className: "number" }),
+        cell("Last run", { className: "number" }),
         cell("Time left", { className: "number" }),
         cell("", { className: "number" }, make("button", {
           type: "button", className: "danger", text: "End", ariaLabel: `End session ${session.id}`,
@@ -101,10 +129,12 @@ function showSessions(sessions) {
       rows.set(session.id, row);
     }
     row.children[2].textContent = whole(session.execute_count);
-    row.children[3].textContent = clock(session.expires_at);
+    row.children[3].textContent = session.execute_count ? ago(session.last_execute_at) : "–";
+    row.children[4].textContent = clock(session.expires_at);
     if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
   });
   find("#none").hidden = sessions.length > 0;
+  say(find("#more"), next ? `The newest ${whole(sessions.length)} are shown.` : "");
 }
 
 let doomed = null;
@@ -132,19 +162,19 @@ async function endDoomed() {
 const get = async (path) => (await (await call(path, { key: key() })).json()).data;
 
 async function look(mine) {
-  const [overview, list] = await Promise.allSettled([get("/tci/overview"), get("/tci/sessions")]);
+  const [overview, list] = await Promise.allSettled([get("/tci/overview"), get(`/tci/sessions?limit=${MOST_SESSIONS}`)]);
   if (mine !== turn) return;
   const failed = [list, overview].find(({ status }) => status === "rejected")?.reason;
   // The overview needs an admin key; an ordinary key still sees its own sessions.
   find("#lists").hidden = list.status === "rejected" && [401, 403].includes(failed.status);
-  find("#spending").hidden = overview.status === "rejected";
+  for (const id of ["#spending", "#judged"]) find(id).hidden = overview.status === "rejected";
   if (overview.status === "fulfilled") {
     find("#live").hidden = false;
     showOverview(overview.value);
   } else if ([401, 403, 404].includes(overview.reason.status)) {
     find("#live").hidden = true;
   }
-  if (list.status === "fulfilled") showSessions(list.value.sessions);
+  if (list.status === "fulfilled") showSessions(list.value);
   if (failed) {
     say(notice, explained(failed), "bad");
   } else if (notice.dataset.kind === "bad" || notice.dataset.kind === "loading") {

@@ -21,9 +21,27 @@ addEventListener("message", ({ source, data }) => {
   }
 });
 
+// A frame can take the focus at any time, and with it the keys that the visitor presses, be they those of an API key.
+// So frames are inert while the visitor types: clicks don't reach them, and one that has the focus then has taken it.
+let field = null;
+addEventListener("focusin", ({ target }) => {
+  field = target.matches("input, textarea, select, [contenteditable=true]") ? target : null;
+  for (const frame of frames.keys()) frame.inert = field !== null;
+});
+function guard() {
+  const thief = document.activeElement;
+  if (!field || !frames.has(thief)) return;
+  frames.delete(thief);
+  thief.replaceWith(text("error", "This output took the keyboard while you typed. It was removed."));
+  field.focus();
+}
+addEventListener("blur", guard);
+setInterval(guard, 200); // no event comes while another window has the keyboard
+
 function framed(html) {
   const frame = make("iframe", { title: "HTML output", src: "/static/output.html" });
   frame.setAttribute("sandbox", "allow-scripts");
+  frame.inert = field !== null;
   frames.set(frame, html);
   return frame;
 }

@@ -19,7 +19,7 @@ function curl({ code, session, files }) {
   return `curl ${location.origin}/tci/execute \\
   -H "Authorization: Bearer $TCI_API_KEY" \\
   -H 'Content-Type: application/json' \\
-  -d ${quoted(JSON.stringify(body))}`;
+  -d ${quoted(JSON.stringify(body, null, 2))}`;
 }
 
 const named = (files) => files.map(({ name }) => ({ name, encoding: "base64", content: "..." }));
