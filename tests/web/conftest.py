@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, Request, async_playwright
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from tests.conftest import Service, missing
 
@@ -17,6 +18,9 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -44,7 +48,7 @@ async def open_page(browser: Browser, live_service: Service) -> AsyncIterator[Op
         context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = await context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("request", lambda request: asked.append(request.url))
         # Chromium tells also of what the policy stopped before it was sent.
         page.on("requestfailed", lambda request: asked.remove(request.url) if is_stopped(request) else None)
@@ -66,9 +70,28 @@ async def open_page(browser: Browser, live_service: Service) -> AsyncIterator[Op
     assert bugs == []
 
 
+@pytest.fixture
+async def free_page(browser: Browser) -> AsyncIterator[Page]:
+    """A page that may ask whom it likes and fail as it likes, for attacks that do."""
+    # Without this permission Chromium itself would keep a page that a test has changed from the thief.
+    context = await browser.new_context(permissions=["local-network-access"])
+    yield await context.new_page()
+    await context.close()
+
+
 def is_stopped(request: Request) -> bool:
     """Whether the browser's policy kept a request from being sent."""
     return "csp" in (request.failure or "").lower()
+
+
+def answering(*outputs: dict[str, Any]) -> Callable[[Page], Awaitable[None]]:
+    """Make a page's runs be answered with outputs that no sandbox has made."""
+    data = {"session_id": "ses_x", "outputs": outputs, "execution": {"verdict": "ok"}}
+
+    async def prepare(page: Page) -> None:
+        await page.route("**/tci/execute", lambda route: route.fulfill(json={"data": data, "errors": None}))
+
+    return prepare
 
 
 async def overflow(page: Page) -> int:

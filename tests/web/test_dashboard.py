@@ -14,7 +14,7 @@ from tests.web.conftest import OpenPage, overflow
 def session(name: str, account: str) -> dict[str, Any]:
     moment = "2099-01-01T00:00:00.000000Z"
     times = {"started_at": moment, "last_execute_at": moment, "expires_at": moment}
-    return {"id": f"ses_{name}", "account": account, "execute_count": 3, **times}
+    return {"id": f"ses_{name}", "account": account, "execute_count": 3, "metadata": {"<i>": "<u>job</u>"}, **times}
 
 
 class Stub:
@@ -28,7 +28,7 @@ class Stub:
 
     async def __call__(self, route: Route) -> None:
         if self.status != 200:
-            failure = {"message": "the reason", "type": "t", "param": None, "code": "forbidden"}
+            failure = {"message": "<b>the</b> reason", "type": "t", "param": None, "code": "forbidden"}
             await route.fulfill(status=self.status, json={"error": failure})
         elif route.request.method == "DELETE":
             self.ended.append(route.request.url.rsplit("/", 1)[1])
@@ -85,6 +85,8 @@ async def test_overview_is_shown_and_moves(open_dashboard: Callable[..., Any], s
     await expect(page.locator("#spent")).to_have_text("$3.12")
     await expect(page.locator("#refused")).to_have_text("7")
     await expect(page.locator("#spend tr")).to_have_text(["<b>shop</b>100$3.00", "lab4$0.12"])
+    await expect(page.locator("#verdicts tr").first).to_contain_text("ok")
+    await expect(page.locator("#sessions .chips").first).to_have_text("<i>: <u>job</u>")
     await expect(page.locator("#sessions tr").nth(1)).to_contain_text("<img src=x onerror=alert(1)>")
     assert await page.locator(".charts canvas").count() == 3
     before = stub.looks
@@ -112,7 +114,7 @@ async def test_failures_are_told_and_passed(open_dashboard: Callable[..., Any], 
     stub.status = 403
     await expect(notice).to_contain_text("not an admin key")
     stub.status = 500
-    await expect(notice).to_contain_text("The server failed")
+    await expect(notice).to_have_text("The server failed, not your program; nothing is billed. (<b>the</b> reason)")
     stub.status, stub.sessions = 200, []
     await expect(notice).to_be_hidden()
     await expect(page.locator("#none")).to_have_text("No session is alive.")

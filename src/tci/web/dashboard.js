@@ -66,6 +66,8 @@ function showOverview(overview) {
   set("#why", Object.entries(refusals).map(([name, count]) => `${whole(count)} by ${name}`).join(", "));
 }
 
+const share = (part) => (part < 0.001 ? "< 0.1%" : `${(part * 100).toFixed(1)}%`);
+
 function showVerdicts(counts) {
   const all = Object.values(counts).reduce((a, b) => a + b, 0);
   const seen = Object.entries(counts).filter(([, count]) => count).sort(([, one], [, other]) => other - one);
@@ -73,7 +75,7 @@ function showVerdicts(counts) {
   find("#verdicts").replaceChildren(...seen.map(([verdict, count]) => make("tr", {},
     make("td", { text: verdict.replaceAll("_", " ") }),
     make("td", { text: whole(count), className: "number" }),
-    make("td", { text: `${((count * 100) / all).toFixed(1)}%`, className: "number" }),
+    make("td", { text: share(count / all), className: "number" }),
   )));
 }
 
