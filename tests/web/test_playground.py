@@ -79,11 +79,14 @@ async def test_program_shows_text_table_image_and_error_and_keeps_its_session(pa
 
 
 async def test_keys_alone_run_and_leave_the_editor(page: Page) -> None:
+    await answering({"type": "stdout", "data": "an answer"})(page)
     await page.locator(".CodeMirror-code").focus()
     await page.keyboard.press("Control+a")
     await page.keyboard.type("print('by keyboard')")
-    await page.keyboard.press("Control+Enter")
-    await expect(page.locator("#outputs .stdout")).to_have_text("by keyboard\n")
+    async with page.expect_request("**/tci/execute") as asked:
+        await page.keyboard.press("Control+Enter")
+    assert (await asked.value).post_data_json["code"] == "print('by keyboard')"
+    await expect(page.locator("#outputs .stdout")).to_have_text("an answer")
     await page.locator(".CodeMirror-code").focus()
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("button", name=re.compile("^Run"))).to_be_focused()
