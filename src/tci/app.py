@@ -17,6 +17,7 @@ from tci.api import (
     mcp_mount,
     metrics_routes,
     middleware,
+    pages,
     routes,
     session_routes,
     trace,
@@ -239,6 +240,7 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
     app.state.is_clean = app.state.is_stopping = False
     failure.install(app)
     app.include_router(routes.health)
+    app.include_router(pages.router)
     app.include_router(metrics_routes.scraped, responses=document.FAILURES)
     for router in (routes.router, session_routes.router, file_routes.router, metrics_routes.router):
         app.include_router(router, responses=document.FAILURES)

@@ -38,3 +38,8 @@ def migrations() -> Path:
 def launcher() -> Path:
     """Return the program that becomes the kernel inside a sandbox."""
     return Path(__file__).parent / "kernel" / "launcher"
+
+
+def web() -> Path:
+    """Return the files of the two pages: markup, styles, scripts."""
+    return Path(__file__).parent / "web"
