@@ -1,8 +1,8 @@
 """New sessions, one at a time: from the pool, without it, and what others take."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,18 +57,13 @@ def measure(report: Report, steps: Steps, plan: Plan, programs: Path) -> None:
             rounds["new kernel of the gateway"] = lambda: start_in_gateway(served, times)
         if peer:
             rounds["new session of llm-sandbox"] = lambda: open_in_peer(peer, times)
-        for _ in range(plan.opening_rounds):
-            for name, call in rounds.items():
-                with quiet(pooled or plain):
+        try:
+            for _ in range(plan.opening_rounds):
+                for name, call in rounds.items():
+                    (pooled or plain).wait_until_quiet()
                     steps.take(name, call, seconds=STEP_SECONDS)
-    tell(report, times)
-
-
-@contextmanager
-def quiet(deployment: Deployment) -> Iterator[None]:
-    """Begin once the pool is full."""
-    deployment.wait_until_quiet()
-    yield
+        finally:
+            tell(report, times)
 
 
 def hit(pooled: Deployment, times: dict[str, Times]) -> None:

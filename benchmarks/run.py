@@ -66,7 +66,6 @@ def measure(report: Report, steps: Steps, plan: Plan, parts: list[str]) -> None:
         began = time.monotonic()
         part = partial(PARTS[name], report, steps, plan, programs_of_peers())
         steps.take(name, part, seconds=min(plan.part_seconds, give_up - began))
-        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def draw(results: Path) -> None:

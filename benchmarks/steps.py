@@ -1,6 +1,7 @@
 """Steps with deadlines: one that fails or takes too long is told as not measured, and the run goes on."""
 
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ AGAIN_SECONDS = 20.0
 """How long what is closed after a deadline may take, each time that it waits."""
 
 MAX_REASON_CHARACTERS = 300
+
+TOLD_SECONDS = 2.0
+"""Steps that take longer are told as they end."""
 
 T = TypeVar("T")
 
@@ -66,6 +70,8 @@ class Steps:
             return None
         began = time.monotonic()
         try:
+            if seconds <= 0:
+                raise TooSlow("no time was left")
             with self._deadlines.within(seconds):
                 return call()
         except (Exception, pytest.skip.Exception) as error:  # noqa: BLE001 (the other steps are worth having)
@@ -74,7 +80,6 @@ class Steps:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
             self._report.failures.append(f"{name}: not measured after {time.monotonic() - began:.0f} s: {reason}")
             return None
-
-    def has_failed(self, name: str) -> bool:
-        """Whether a step of this name has failed."""
-        return name in self._failed
+        finally:
+            if (taken := time.monotonic() - began) > TOLD_SECONDS:
+                print(f"{name}: {taken:.0f} s", file=sys.stderr, flush=True)

@@ -45,8 +45,11 @@ def measure(report: Report, steps: Steps, plan: Plan, programs: Path) -> None:
         [session_id] = ours.open()
         calls = {"ours": (ours.caller(session_id).run, plan.warm_block)} | others.calls
         cpu = Processor(ours)
-        times = call_in_turn(steps, calls, cpu, rounds=plan.warm_rounds)
-        tell(report, times, cpu)
+        times: dict[str, Times] = defaultdict(Times)
+        try:
+            call_in_turn(steps, calls, times, cpu, rounds=plan.warm_rounds)
+        finally:
+            tell(report, times, cpu)
         steps.take("memory of an idle session", lambda: tell_memory(report, ours), seconds=STEP_SECONDS)
 
 
@@ -92,16 +95,14 @@ class Others:
         return self._steps.take(step_name(name), start, seconds=STEP_SECONDS)
 
 
-def call_in_turn(steps: Steps, calls: Calls, cpu: "Processor", *, rounds: int) -> dict[str, Times]:
-    """Return the times of each; one that fails, or hangs, is not called again, and has none."""
-    times: dict[str, Times] = defaultdict(Times)
+def call_in_turn(steps: Steps, calls: Calls, times: dict[str, Times], cpu: "Processor", *, rounds: int) -> None:
+    """Take the times of each; one that fails, or hangs, is not called again."""
     for name, (call, count) in calls.items():
         steps.take(step_name(name), lambda: Times().add(call, count=count), seconds=STEP_SECONDS)  # noqa: B023 (called here)
     for _ in range(rounds):
         for name, (call, count) in calls.items():
             with cpu.of(name, calls=count if name != "raw asyncio" else calls["raw"][1]):
                 steps.take(step_name(name), lambda: times[name].add(call, count=count), seconds=STEP_SECONDS)  # noqa: B023
-    return defaultdict(Times, {name: found for name, found in times.items() if not steps.has_failed(step_name(name))})
 
 
 def step_name(name: str) -> str:
