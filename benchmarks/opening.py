@@ -60,7 +60,7 @@ def measure(report: Report, steps: Steps, plan: Plan, programs: Path) -> None:
         try:
             for _ in range(plan.opening_rounds):
                 for name, call in rounds.items():
-                    (pooled or plain).wait_until_quiet()
+                    steps.take("quiet", (pooled or plain).wait_until_quiet, seconds=STEP_SECONDS)
                     steps.take(name, call, seconds=STEP_SECONDS)
         finally:
             tell(report, times)

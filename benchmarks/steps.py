@@ -40,6 +40,8 @@ class Deadlines:
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """Raise TooSlow in the block after so long, and again while it does not end."""
+        if seconds <= 0:
+            raise TooSlow("no time was left")
         self._moments.append(time.monotonic() + seconds)
         self._arm()
         try:
@@ -70,8 +72,6 @@ class Steps:
             return None
         began = time.monotonic()
         try:
-            if seconds <= 0:
-                raise TooSlow("no time was left")
             with self._deadlines.within(seconds):
                 return call()
         except (Exception, pytest.skip.Exception) as error:  # noqa: BLE001 (the other steps are worth having)

@@ -47,7 +47,7 @@ def measure(report: Report, steps: Steps, plan: Plan, programs: Path) -> None:
         cpu = Processor(ours)
         times: dict[str, Times] = defaultdict(Times)
         try:
-            call_in_turn(steps, calls, times, cpu, rounds=plan.warm_rounds)
+            call_in_turn(steps, calls, times, cpu, rounds=plan.warm_rounds, block=plan.warm_block)
         finally:
             tell(report, times, cpu)
         steps.take("memory of an idle session", lambda: tell_memory(report, ours), seconds=STEP_SECONDS)
@@ -95,13 +95,15 @@ class Others:
         return self._steps.take(step_name(name), start, seconds=STEP_SECONDS)
 
 
-def call_in_turn(steps: Steps, calls: Calls, times: dict[str, Times], cpu: "Processor", *, rounds: int) -> None:
+def call_in_turn(
+    steps: Steps, calls: Calls, times: dict[str, Times], cpu: "Processor", *, rounds: int, block: int
+) -> None:
     """Take the times of each; one that fails, or hangs, is not called again."""
     for name, (call, count) in calls.items():
         steps.take(step_name(name), lambda: Times().add(call, count=count), seconds=STEP_SECONDS)  # noqa: B023 (called here)
     for _ in range(rounds):
         for name, (call, count) in calls.items():
-            with cpu.of(name, calls=count if name != "raw asyncio" else calls["raw"][1]):
+            with cpu.of(name, calls=block if name == "raw asyncio" else count):
                 steps.take(step_name(name), lambda: times[name].add(call, count=count), seconds=STEP_SECONDS)  # noqa: B023
 
 
