@@ -176,10 +176,15 @@ def driver(request: pytest.FixtureRequest, prepared: Callable[[str], None]) -> s
     return name
 
 
+PLENTY = {"max_sessions_per_account": 1000, "max_sandboxes": 1000}
+"""Sessions for a service that hundreds of tests share; none of them ends what it opened."""
+
+
 @pytest.fixture(scope="session")
 def service(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with default settings, on each driver."""
-    with serving(driver, tmp_path_factory.mktemp(f"service-{driver}") / "data", pool_size=2) as running:
+    """A service with default settings, on each driver, but for what many tests that share it use up."""
+    data_dir = tmp_path_factory.mktemp(f"service-{driver}") / "data"
+    with serving(driver, data_dir, pool_size=2, **PLENTY) as running:
         yield running
 
 
@@ -203,7 +208,7 @@ def live_service(prepared: Callable[[str], None], tmp_path_factory: pytest.TempP
     """A service for the SDK suite, on the production driver where it works."""
     choice = "docker" if docker_answers() or REQUIRE_ALL else "bubblewrap"
     prepared(choice)
-    with serving(choice, tmp_path_factory.mktemp("live") / "data") as running:
+    with serving(choice, tmp_path_factory.mktemp("live") / "data", **PLENTY) as running:
         yield running
 
 

@@ -108,9 +108,7 @@ class Settings(BaseSettings):
     sandbox_cpus: float = Field(1.0, gt=0, description="Processors of a sandbox.")
     sandbox_pids: int = Field(256, ge=32, description="Processes and threads of a sandbox.")
     sandbox_disk_bytes: int = Field(GIB, gt=0, description="Size of home and of /tmp in a sandbox, in bytes.")
-    sandbox_inodes: int = Field(
-        100_000, ge=1000, description="Files and directories in home, /tmp and /dev/shm each; Docker only."
-    )
+    sandbox_inodes: int = Field(100_000, ge=1000, description="Files and directories in home, /tmp and /dev/shm each.")
     sandbox_shm_bytes: int = Field(64 * MIB, gt=0, description="Size of /dev/shm in a sandbox, in bytes.")
     sandbox_open_files: int = Field(1024, ge=64, description="Open files of a process in a sandbox.")
     preload: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -180,3 +181,26 @@ def test_refused_request_opens_no_session(service: Service, stranger: httpx.Clie
         assert stranger.post("/tci/execute", json={"code": "1", "files": files}).status_code == 400
     assert stranger.get("/tci/sessions").json() == before
     assert service.client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(("item", "param"), [("{}", "files.0.name"), ("0", "files.0")])
+def test_million_bad_files_are_refused_at_the_first(service: Service, item: str, param: str) -> None:
+    """To tell of each would take half a minute and gigabytes."""
+
+    def peak() -> int:
+        return sum(
+            int(line.split()[1])
+            for line in Path(f"/proc/{service.process.pid}/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
+
+    before = peak()
+    answer = service.client.post("/tci/execute", content=f'{{"code": "", "files": [{",".join([item] * 1_000_000)}]}}')
+    assert_failure(answer, 400, "invalid_request", param=param)
+    assert peak() - before < 300_000, "in KiB"
+
+
+def test_too_many_files_are_refused(service: Service) -> None:
+    files = [file_of(f"f{number}", "") for number in range(10_001)]
+    answer = service.post({"code": "", "files": files})
+    assert "at most 10000" in assert_failure(answer, 400, "invalid_request", param="files")

@@ -185,6 +185,16 @@ def test_client_that_leaves_has_its_code_interrupted(quick: Service, session: st
     assert quick.stdout("print(ticks)", session) == f"{first}\n"
 
 
+@pytest.mark.parametrize("delay", [0, 0.0005, 0.001, 0.002, 0.004])
+def test_client_that_leaves_at_once_has_its_code_interrupted(quick: Service, session: str, delay: float) -> None:
+    """Whatever the service does at that moment: reading, asking Redis or SQL, sending the code."""
+    quick.run("import time\nfinished = []", session)
+    for number in range(20):
+        with RawCall(quick, f"time.sleep(0.4)\nfinished.append({number})", session):
+            time.sleep(delay)
+    assert quick.stdout("print(finished)", session) == "[]\n"
+
+
 def test_run_whose_client_left_is_counted(quick: Service, session: str) -> None:
     count = quick.run("print(1)", session)["execution"]["execute_count"]
     with RawCall(quick, ENDLESS, session):

@@ -61,6 +61,34 @@ def test_failing_code_gives_one_error(service: Service, session: str, code: str,
     assert data["execution"]["verdict"] == "error"
 
 
+def test_forked_process_ends_where_the_code_ends(service: Service) -> None:
+    """It must not become a second kernel on the same sockets."""
+    session = service.run("")["session_id"]
+    code = "import os\npid = os.fork()\nif not pid: print('child')\nelse: print(os.waitpid(pid, 0)[1])"
+    for _ in range(3):
+        data = service.run(code, session)
+        assert data["execution"]["verdict"] == "ok", data
+        printed = "".join(output["data"] for output in data["outputs"] if output["type"] == "stdout")
+        assert sorted(printed.split()) == ["0", "child"]  # Python itself warns of threads, on stderr
+    data = service.run("if os.fork(): print(os.wait()[1] >> 8)\nelse: 1 / 0", session)
+    assert "1\n" in text(data)
+    assert service.stdout("print(1 + 1)", session) == "2\n"
+
+
+def test_source_larger_than_the_output_limit_runs(service: Service) -> None:
+    code = f"x = '{'a' * 20_000_000}'\nprint(len(x))"
+    data = service.run(code)
+    assert (data["outputs"], data["execution"]["verdict"]) == ([{"type": "stdout", "data": "20000000\n"}], "ok")
+
+
+def test_kernel_that_no_longer_says_that_it_is_idle_has_died(service: Service) -> None:
+    data = service.run("kernel = get_ipython().kernel\nkernel._publish_status = lambda *a, **k: None\nprint('said')")
+    assert data["execution"]["verdict"] == "kernel_died", data
+    assert types(data) == ["stdout", "error"]
+    refused = service.post({"code": "1", "session_id": data["session_id"]})
+    assert (refused.status_code, "kernel died" in refused.text) == (404, True)
+
+
 @pytest.mark.parametrize("code", ["", "# only a comment", "1;", "None", "\n\n"])
 def test_code_without_result_gives_no_output(service: Service, session: str, code: str) -> None:
     data = service.run(code, session)
@@ -131,6 +159,12 @@ def test_broken_builtins_do_not_break_uploads(service: Service) -> None:
     session = service.run("import builtins\nopen = None\nbuiltins.open = None\ndel builtins.print")["session_id"]
     data = service.run("import os\nos.listdir('.')", session, files=[file_of("data.txt", "x")])
     assert data["outputs"][0]["data"]["text/plain"] == "['data.txt']"
+
+
+def test_late_thread_prints_into_the_next_call_of_its_session(service: Service) -> None:
+    session = service.run("import threading\nthreading.Timer(0.5, lambda: print('late')).start()")["session_id"]
+    assert service.stdout("import time\ntime.sleep(1)", session) == "late\n"
+    assert service.stdout("time.sleep(0.1)", session) == ""
 
 
 def test_late_thread_is_never_seen_by_another_session(service: Service, session: str) -> None:

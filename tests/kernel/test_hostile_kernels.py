@@ -15,7 +15,7 @@ import pytest
 
 from tci.errors import InvalidFile, KernelFailed
 from tci.kernel import client as client_module
-from tci.kernel.client import KernelClient, MessageLost
+from tci.kernel.client import KernelClient, MessageLost, OutputTooLarge
 from tci.kernel.output_buffer import OutputBuffer
 from tci.kernel.outputs import Output, OutputType
 from tci.kernel.zmtp import ConnectionLost
@@ -141,8 +141,8 @@ async def test_noise_around_honest_answers_changes_none_of_them(
         (hostile.IdleWithoutReplyKernel, MessageLost),
         (hostile.ReplyWithoutIdleKernel, MessageLost),
         (hostile.ReopeningKernel, ConnectionLost),
-        (hostile.GiantMessageKernel, MessageLost),
-        (hostile.ManyFramesKernel, MessageLost),
+        (hostile.GiantMessageKernel, OutputTooLarge),
+        (hostile.ManyFramesKernel, OutputTooLarge),
         (hostile.RawCommandFloodKernel, ConnectionLost),
         (hostile.GiantReplyKernel, MessageLost),
         (hostile.SilentKernel, TimeoutError),
@@ -154,7 +154,7 @@ async def test_noise_around_honest_answers_changes_none_of_them(
         (hostile.RawWrongSocketKernel, TimeoutError),
         (hostile.RawHangingUpKernel, ConnectionLost),
         (hostile.RawHalfFrameKernel, TimeoutError),
-        (hostile.RawHugeLengthKernel, MessageLost),
+        (hostile.RawHugeLengthKernel, OutputTooLarge),
     ],
     ids=lambda value: value.__name__,
 )

@@ -88,6 +88,22 @@ async def test_call_that_leaves_while_it_waits_gives_its_ticket_back(redis: Redi
         assert not turn.has_waited
 
 
+async def test_call_that_leaves_while_it_takes_its_ticket_gives_it_back(redis: Redis) -> None:
+    (turnstile,) = turnstiles(redis, 1)
+
+    async def call() -> None:
+        async with turnstile.turn("ses_1"):
+            await asyncio.sleep(10)
+
+    for passes in range(60):
+        task = asyncio.create_task(call())
+        for _ in range(passes % 12):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert await redis.zcard("tci:x:turn:ses_1") == 0, passes
+
+
 async def test_calls_without_redis_are_served_one_at_a_time(tmp_path: Path) -> None:
     turnstile = Turnstile(TurnStore(Redis(unix_socket_path=f"{tmp_path}/none"), deployment="x"), max_waiting=2)
     inside = most = 0

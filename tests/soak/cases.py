@@ -6,6 +6,7 @@ from typing import Any
 from tests.conftest import file_of
 
 OK, ERROR, DIED, OOM, TIMEOUT, FLOOD = "ok", "error", "kernel_died", "oom", "timeout", "output_limit"
+LEFT = "left"
 PATIENCE = 120.0
 """Time limit of what is not meant to meet it."""
 
@@ -24,6 +25,8 @@ class Case:
     timeout: float = PATIENCE
     files: dict[str, str] = field(default_factory=dict)
     ends_session: bool = False
+    leaves_after: float | None = None
+    """Seconds after which the client goes away, without an answer."""
 
     def request(self, nonce: str) -> dict[str, Any]:
         """Return the request's body, but for its session."""
@@ -95,5 +98,10 @@ HOSTILE = (
     Case("flood", "print('NONCE')\nfor i in range(40_000): print(i, 'x' * 60)", FLOOD, types=None),
     Case("one_line_flood", "print('NONCE' + 'y' * 30_000_000)", FLOOD, types=None),
     Case("processes", SPAWN, shows="refused NONCE"),
-    Case("late_thread", "import threading\nt = threading.Thread(target=lambda: 1 / 0)\nprint('NONCE')"),
+    Case(
+        "late_thread", "import threading, time\nthreading.Thread(target=time.sleep, args=[1]).start()\nprint('NONCE')"
+    ),
+    Case("fork", "import os\nif pid := os.fork():\n    x = os.waitpid(pid, 0)\n    print('NONCE')", types=None),
+    Case("leave", "import time\nwhile True: time.sleep(0.1)", LEFT, leaves_after=0.4),
+    Case("leave_at_once", "import time\nwhile True: time.sleep(0.1)", LEFT, leaves_after=0.002),
 )

@@ -28,7 +28,8 @@ class LongAnswer(Response):
     """The JSON of some work: at once if it is soon done, else white space at intervals and then the JSON.
 
     Until the first byte a failure is raised and becomes a failure's answer. After it the status is spent:
-    `render_late` makes the body then. If the client leaves, the work is cancelled.
+    `render_late` makes the body then. If the client leaves, the work is cancelled. So it is if the server stops and
+    waits no longer, but then what comes of the work is answered.
     """
 
     media_type = "application/json"
@@ -58,9 +59,9 @@ class LongAnswer(Response):
             await asyncio.wait({work, gone})
 
     async def _answer(self, work: asyncio.Task[Body], gone: asyncio.Task[None], send: Send) -> None:
-        await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+        await self._wait(work, gone)
         if work.done():
-            body = work.result()
+            body = _result(work)
             await _start(send, (b"content-length", str(sum(map(len, body))).encode()))
             await _finish(send, body)
             return
@@ -71,18 +72,29 @@ class LongAnswer(Response):
                 log.info("Client left")
                 return
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
-            try:
-                await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:  # the server stops and waits no longer; an answer must not end in its middle
-                work.cancel()
-                await _finish(send, self._render_late(Stopping()))
-                raise
+            await self._wait(work, gone)
         try:
-            body = work.result()
+            body = _result(work)
         except ServiceError as error:
             log.exception("Request failed after its answer had begun", code=error.code)
             body = self._render_late(error)
         await _finish(send, body)
+
+    async def _wait(self, work: asyncio.Task[Body], gone: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.wait({work, gone}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+        except (
+            asyncio.CancelledError
+        ):  # the server stops and waits no longer; what has run is to be answered all the same
+            work.cancel()
+            await asyncio.wait({work})
+
+
+def _result(work: asyncio.Task[Body]) -> Body:
+    try:
+        return work.result()
+    except asyncio.CancelledError:  # nothing has run
+        raise Stopping from None
 
 
 async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:

@@ -92,7 +92,8 @@ async def on_invalid_request(_request: Request, error: Exception) -> JSONRespons
         raise error
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:]) or None
-    return failure(HTTPStatus.BAD_REQUEST, f"{param}: {first['msg']}", code="invalid_request", param=param)
+    reason = first["msg"].removeprefix("Value error, ")
+    return failure(HTTPStatus.BAD_REQUEST, f"{param}: {reason}", code="invalid_request", param=param)
 
 
 def on_bug() -> JSONResponse:

@@ -26,6 +26,9 @@ MAX_NAME_BYTES = 1024
 
 MAX_PART_BYTES = 200
 
+MAX_FILES = 10_000
+"""Most files of one request; more are better sent as an archive."""
+
 
 def _rfc3339(moment: dt.datetime) -> str:
     # Not strftime, which takes three times as long: a list may hold thousands of moments.
@@ -110,7 +113,10 @@ class ExecuteRequest(BaseModel):
         strict=True,
         description="Time limit of this execution in seconds (an extension).",
     )
-    files: list[File] | None = Field(None, description="Files to write before the code runs.")
+    # At the first bad one the rest is not looked at: a body can hold a million, each with a message of its own.
+    files: Annotated[list[File], Field(max_length=MAX_FILES, fail_fast=True)] | None = Field(
+        None, description="Files to write before the code runs."
+    )
 
     def decoded_files(self) -> dict[str, bytes]:
         """Return the files' bytes by name; of two with the same name the later counts."""

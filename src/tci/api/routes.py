@@ -65,7 +65,8 @@ async def execute_request(request: Request, _caller: CallerDep) -> ExecuteReques
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
-        message = f"{param}: {first['msg']}" if param else first["msg"]
+        reason = first["msg"].removeprefix("Value error, ")
+        message = f"{param}: {reason}" if param else reason
         raise InvalidRequest(message, param=param) from None
 
 

@@ -28,7 +28,11 @@ WELCOME = "iopub_welcome"
 
 
 class MessageLost(Exception):
-    """What the kernel said can't be trusted to be whole: a message was larger than the limit."""
+    """What the kernel said is not whole: of the reply and `idle` only one came, though they follow each other."""
+
+
+class OutputTooLarge(MessageLost):
+    """A message was far larger than any output may be; what came after it can't be read."""
 
 
 class KernelClient:
@@ -64,7 +68,7 @@ class KernelClient:
         """Run code and return whether the kernel says that it went well. Waits for ever: set a deadline.
 
         The outputs are in the buffer as they come. The run has ended once both the reply and `idle` are
-        here: the reply may come before the last outputs. Raises MessageLost and ConnectionLost.
+        here: the reply may come before the last outputs. Raises MessageLost, OutputTooLarge and ConnectionLost.
         """
         shell, iopub = await self._connected()
         content = {
@@ -89,7 +93,9 @@ class KernelClient:
                         patience.reschedule(loop.time() + LATE_OUTPUT_SECONDS)
             async with asyncio.timeout(LATE_OUTPUT_SECONDS):
                 reply = await reply_task
-        except (TimeoutError, MessageTooLarge):
+        except MessageTooLarge:
+            raise OutputTooLarge from None
+        except TimeoutError:
             raise MessageLost from None
         finally:
             reply_task.cancel()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from tci.errors import KernelFailed, SandboxFailed, SessionNotFound
-from tci.kernel.client import KernelClient, MessageLost
+from tci.kernel.client import KernelClient, MessageLost, OutputTooLarge
 from tci.kernel.output_buffer import OutputBuffer, Outputs
 from tci.kernel.zmtp import ConnectionLost
 from tci.sandbox.driver import SandboxDriver, SandboxStatus, Usage
@@ -50,18 +50,20 @@ class Result:
 class Runner:
     """Watches runs. Each has three ends: the kernel's own, the sandbox's death, the deadline."""
 
-    def __init__(self, *, settings: Settings, driver: SandboxDriver, end: End) -> None:
+    def __init__(self, *, settings: Settings, driver: SandboxDriver, end: End, is_stopping: Callable[[], bool]) -> None:
         self._settings = settings
         self._driver = driver
         self._end = end
+        self._is_stopping = is_stopping
 
     async def run(
         self, session: Session, kernel: KernelClient, code: str, *, files: Mapping[str, bytes], timeout: float
     ) -> Result:
         """Write the files, run the code, return what came of it.
 
-        A run that is cancelled, since its caller went away, is interrupted before this returns. Raises
-        InvalidFile, KernelFailed, and SessionNotFound where the session was dead before the code began.
+        A run that is cancelled, since its caller went away, is interrupted before this returns. So it is where the
+        service stops, but then its caller is there, and gets what came of it: a request that is sent again would run
+        twice. Raises InvalidFile, KernelFailed, and SessionNotFound where the session was dead before the code began.
         """
         outputs = OutputBuffer(limit=self._settings.max_output_bytes)
         before = await self._driver.usage(session.sandbox_id)
@@ -73,7 +75,10 @@ class Runner:
             verdict, after = await self._watch(session, kernel, task, outputs, timeout=timeout)
         except asyncio.CancelledError:
             await asyncio.shield(self._leave(session, kernel, task, outputs, timeout))
-            raise
+            if session.answered_at is None or not self._is_stopping():  # of a session that is new nobody knows
+                raise
+            outputs.conclude("Interrupted: the service stops and could not wait for the end of the code.")
+            verdict, after = Verdict.INTERRUPTED, await self._usage(session, NO_USAGE)
         finally:
             task.cancel()
         duration = dt.timedelta(seconds=time.perf_counter() - started)
@@ -127,22 +132,24 @@ class Runner:
             return _ended_by_others(session, outputs)
         try:
             return Verdict.OK if task.result() else Verdict.ERROR
-        except MessageLost:
+        except OutputTooLarge:
             await self._end(session, EndReason.OUTPUT_LIMIT)
             limit = self._settings.max_output_bytes
-            text = (
-                f"OutputLimit: an output was far larger than the limit of {limit} bytes, or the kernel's messages were"
-                " not whole; the session was ended."
+            outputs.conclude(
+                f"OutputLimit: an output was far larger than the limit of {limit} bytes; the session was ended."
             )
-            outputs.conclude(text)
             return Verdict.OUTPUT_LIMIT
+        except MessageLost:
+            await self._end(session, EndReason.KERNEL_DIED)
+            outputs.conclude("KernelDied: the kernel no longer says how the code ended; its session was ended.")
+            return Verdict.KERNEL_DIED
         except ConnectionLost:
             return await self._bury(session, await self._death(session), outputs)
 
     async def _death(self, session: Session) -> SandboxStatus | None:
         """Look how a kernel that closed its connections ended: its exit status may be known a moment later."""
         for _ in range(DEATH_LOOKS):
-            status = await self._driver.inspect(session.sandbox_id)
+            status = await self._look(session)
             if status is None or not status.is_running:
                 break
             await asyncio.sleep(DEATH_LOOK_SECONDS)

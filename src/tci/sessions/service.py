@@ -54,7 +54,12 @@ class SessionService:
         self._outbox = outbox
         self._connections = Connections(lambda session: sandboxes.connect(session.sandbox_id, session.kernel_key))
         self.turnstile = Turnstile(turns, max_waiting=settings.max_waiting)
-        self._runner = Runner(settings=settings, driver=driver, end=self.end)
+        self._runner = Runner(
+            settings=settings,
+            driver=driver,
+            end=self.end,
+            is_stopping=lambda: self.is_stopping(),  # noqa: PLW0108 (it is set later)
+        )
         self._running: set[asyncio.Task[object]] = set()
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether what is cancelled is so by a stop of the service, and not since its caller left."""
@@ -65,7 +70,8 @@ class SessionService:
         """Run code in the caller's session, or in a new one, after writing the files.
 
         Raises InvalidRequest, SessionNotFound, TooManyWaiting, QuotaReached, and whatever opening a session raises;
-        code that raises is an Execution. If it is cancelled, what it started is interrupted first.
+        code that raises is an Execution. If it is cancelled, what it started is interrupted first; while the service
+        stops, that is an Execution too, and else CancelledError.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (a coroutine that runs is in one)

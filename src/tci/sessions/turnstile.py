@@ -88,19 +88,27 @@ class Turnstile:
         """Show the tickets of this process for ever, so that they are not taken for a dead one's."""
         while True:
             await asyncio.sleep(PATIENCE.total_seconds() / 4)
-            tickets = [(name, ticket) for name, queue in self._queues.items() for ticket in queue.tickets]
-            for session_id, ticket in tickets:
-                with contextlib.suppress(Unavailable):
-                    await self._turns.show(session_id, ticket)
+            tickets = [(name, queue, ticket) for name, queue in self._queues.items() for ticket in queue.tickets]
+            for session_id, queue, ticket in tickets:
+                if ticket in queue.tickets:  # else it has been given back meanwhile, and to show it would take it again
+                    with contextlib.suppress(Unavailable):
+                        await self._turns.show(session_id, ticket)
 
     async def _take(self, queue: Queue, session_id: str, ticket: str) -> Place | None:
+        # First, so that it is given back whatever comes: a call that is cancelled just now may have taken it.
+        queue.tickets.append(ticket)
+        showing = asyncio.ensure_future(self._turns.show(session_id, ticket, max_waiting=self._max_waiting))
         try:
-            place = await self._turns.show(session_id, ticket, max_waiting=self._max_waiting)
+            place = await asyncio.shield(showing)
+        except asyncio.CancelledError:  # it must be taken before it can be given back
+            await asyncio.wait({showing})
+            raise
         except Unavailable:
+            queue.tickets.remove(ticket)
             return None
         if place.before is None:
+            queue.tickets.remove(ticket)
             raise TooManyWaiting(self._max_waiting)
-        queue.tickets.append(ticket)
         return place
 
     async def _wait(self, session_id: str, ticket: str) -> Place | None:

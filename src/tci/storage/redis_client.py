@@ -1,5 +1,6 @@
 """Opens Redis, and turns its client's errors into ours."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
@@ -50,8 +51,18 @@ def _connect(settings: Settings) -> AbstractAsyncContextManager[Redis]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the client's errors into ours."""
+    """Turn the client's errors into ours, and bring back a cancellation that the client swallowed.
+
+    redis-py 8 answers as if nothing were where a task is cancelled at some moments of a command, so the call of a
+    client that has left would go on.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:
         yield
     except (RedisError, OSError) as error:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError from error
         raise Unavailable("Redis") from error
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError

@@ -67,6 +67,7 @@ class Kernel(IPythonKernel):
         super().__init__(**options)
         self.control_handlers["put_request"] = self.put_request
         self.own_streams = (sys.stdout, sys.stderr)
+        self.process = os.getpid()
         self.shell.display_pub.register_hook(self.publish_within_budget)
         self.shell.displayhook.register_hook(self.publish_within_budget)
 
@@ -90,9 +91,13 @@ class Kernel(IPythonKernel):
         self.budget.left_out += size
         return None
 
+    def _publish_execute_input(self, *_: Any) -> None:
+        """Publish no echo of the code: nobody reads it, and it may be larger than any output."""
+
     async def do_execute(self, code: str, *arguments: Any, **options: Any) -> Any:
         self.budget.renew()
         self.heal_streams()
+        reply = {"status": "error"}
         try:
             reply = await super().do_execute(code, *arguments, **options)
             if reply["status"] == "error":
@@ -105,8 +110,18 @@ class Kernel(IPythonKernel):
         else:
             return reply
         finally:
+            if os.getpid() != self.process:
+                self.end_copy(is_ok=reply["status"] == "ok")
             self.heal_streams()
             release(self.budget, self.own_streams)
+
+    def end_copy(self, *, is_ok: bool) -> None:
+        """End a process that code forked, where its code ends: as a script's would, and not as a second kernel."""
+        try:
+            for stream in self.own_streams:
+                stream.flush()
+        finally:
+            os._exit(0 if is_ok else 1)
 
     def heal_streams(self) -> None:
         """Put the session's own stdout and stderr back, whatever code has put there."""
