@@ -8,7 +8,6 @@ from pathlib import Path
 
 from benchmarks.bare import Bare, bare
 from benchmarks.deployment import (
-    HAS_POOL,
     SMALL,
     Deployment,
     cpu_milliseconds,
@@ -27,10 +26,8 @@ RAW_KERNELS = 8
 
 ROUNDS, BLOCK = 8, 40
 
-POOL_SIZE = 2
-
-NEW = 2 * (POOL_SIZE + 1)
-"""How many of the sessions are opened one by one, and their times taken."""
+NEW = 3
+"""How many sessions are opened one by one, and their times taken, before so many are alive."""
 
 GROWTH_RATE_SECONDS = 1.0
 
@@ -43,8 +40,12 @@ Rates = dict[tuple[str, int], list[float]]
 
 def measure(report: Report, steps: Steps, plan: Plan, _programs: Path) -> None:
     """One service that gets more and more sessions; then workers are changed under them."""
-    with deployed(pool_size=POOL_SIZE, **SMALL) as ours, bare(preload=("json",)) as floor:
-        grown = grow(steps, plan, ours, floor)
+    with (
+        deployed(pool_size=1, **SMALL) as ours,
+        deployed(**SMALL) as plain,
+        bare(preload=("json",)) as floor,
+    ):
+        grown = grow(steps, plan, ours, plain, floor)
         tell_growth(report, grown)
         steps.take("idle sessions", lambda: idle(report, plan, ours, grown), seconds=IDLE_SECONDS)
         # The service is started again meanwhile, for each number of workers.
@@ -68,30 +69,27 @@ class Grown:
     """Kilobytes of the service."""
 
 
-def grow(steps: Steps, plan: Plan, ours: Deployment, floor: Bare) -> list[Grown]:
+def grow(steps: Steps, plan: Plan, ours: Deployment, plain: Deployment, floor: Bare) -> list[Grown]:
     """Look at everything with one session alive, with ten, with a hundred."""
     twin = floor.launch().kernel
     found = []
     for alive in plan.alive:
         seen = Grown(alive)
-        if steps.take("growth", lambda: look(seen, ours, twin) or True, seconds=GROWTH_SECONDS):  # noqa: B023 (called here)
+        if steps.take("growth", lambda: look(seen, ours, plain, twin) or True, seconds=GROWTH_SECONDS):  # noqa: B023 (called here)
             found.append(seen)
     return found
 
 
-def look(seen: Grown, ours: Deployment, twin: RawKernel) -> None:
+def look(seen: Grown, ours: Deployment, plain: Deployment, twin: RawKernel) -> None:
     """Open sessions until so many are alive, and measure."""
-    ours.open(max(seen.alive - len(ours.opened) - NEW, 1 - len(ours.opened), 0))
-    # Of the last few that are opened the times are taken: from the pool, and at once the next, which is not in it.
-    while len(ours.opened) + POOL_SIZE + 1 <= seen.alive:
+    ours.open(max(seen.alive - len(ours.opened) - NEW, 0))
+    while len(ours.opened) < seen.alive:
         ours.wait_until_quiet()
-        caller = opener(ours)
-        for _ in range(POOL_SIZE if HAS_POOL else 0):
-            seen.hit.add(caller.run)
-        seen.miss.add(caller.run)
-        caller.close()
-    ours.open(max(seen.alive - len(ours.opened), 0))
+        seen.hit.add(opener(ours).run)
     ours.wait_until_quiet()
+    for _ in range(NEW if plain.opened else NEW + 1):
+        seen.miss.add(opener(plain).run)
+    del seen.miss.values[:-NEW]  # a service's first session is not like the others
     caller = ours.caller(ours.opened[0])
     spent = 0.0
     for _ in range(ROUNDS):
