@@ -15,8 +15,8 @@ class Caller:
 
     def __init__(self, url: str, key: str, session_id: str | None = None, *, code: str = PRINT) -> None:
         parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname, parts.port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = parts.hostname, parts.port
+        self._socket = self._connect()
         self._head = f"POST /tci/execute HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
         self._buffer = bytearray()
         self.session_id = session_id
@@ -54,6 +54,9 @@ class Caller:
 
     def run(self, code: str | None = None) -> dict[str, Any]:
         """Run code and return the answer's `data`."""
+        if self._is_closed():  # the service closes a connection that was idle for some seconds
+            self._socket.close()
+            self._socket = self._connect()
         self.begin(code)
         while not self.advance():
             pass
@@ -62,6 +65,19 @@ class Caller:
     def close(self) -> None:
         """Leave; the session goes on."""
         self._socket.close()
+
+    def _connect(self) -> socket.socket:
+        connected = socket.create_connection(self._address)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+
+    def _is_closed(self) -> bool:
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 def _body(buffer: bytearray) -> bytes | None:

@@ -18,15 +18,21 @@ def draw(results: dict[str, Any], file: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 (the same)
 
-    figure, axes = plt.subplots(3, 1, figsize=(11, 12), height_ratios=(5, 2, 2), constrained_layout=True)
+    measured = [line for line in results["lines"] if line["figure"]]
+    groups = [group for group in GROUPS if any(line["group"] == group for line in measured)]
+    heights = (5, *(2 for _ in groups))
+    figure, axes = plt.subplots(
+        len(heights), 1, figsize=(11, 12), height_ratios=heights, constrained_layout=True, squeeze=False
+    )
+    axes = axes[:, 0]
     barred = [line for line in results["lines"] if line["is_met"] is not None][::-1]
     names = [line["name"] for line in barred]
     colours = ["tab:green" if line["is_met"] else "tab:red" for line in barred]
     axes[0].barh(names, [_share(line) for line in barred], color=colours)
     axes[0].axvline(1, color="black")
     axes[0].set(title="Share of what the bar allows: left of 1 it is kept", xscale="log")
-    for axis, group in zip(axes[1:], GROUPS, strict=True):
-        lines = [line for line in results["lines"] if line["group"] == group and line["figure"]][::-1]
+    for axis, group in zip(axes[1:], groups, strict=True):
+        lines = [line for line in measured if line["group"] == group][::-1]
         drawn = axis.barh([line["name"] for line in lines], [line["figure"] for line in lines])
         axis.bar_label(drawn, [f"{line['figure']:.3g} ms" for line in lines], padding=3)
         axis.set(title=group, xscale="log", xlabel="ms")

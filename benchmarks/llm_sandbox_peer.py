@@ -7,6 +7,7 @@ nothing of the project, which is not in that environment.
 import contextlib
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ PREPARE = (
     f"mkdir -p {ENVIRONMENT} && ln -s /usr/bin/python3 {ENVIRONMENT}/python"
     f" && ln -s /usr/local/bin/pip {ENVIRONMENT}/pip; exec sleep infinity"
 )
+
+CLOSE_SECONDS = 30.0
+"""How long it may take to remove its containers; what it leaves goes at the end of the run."""
 
 
 class LlmSandbox:
@@ -40,24 +44,35 @@ class LlmSandbox:
 
 
 @contextmanager
-def llm_sandbox(programs: Path, image: str) -> Iterator[LlmSandbox]:
+def llm_sandbox(programs: Path, image: str, *, label: str) -> Iterator[LlmSandbox]:
     """Run llm-sandbox of the peers' environment on the service's own sandbox image."""
-    command = [programs / "python", __file__, image]
+    # The label is for who removes what a run left behind.
+    command = [programs / "python", __file__, image, label, tempfile.gettempdir()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield LlmSandbox(process)
     finally:
         assert process.stdin
-        process.stdin.close()
-        process.wait(timeout=60)
+        try:
+            process.stdin.close()
+            process.wait(timeout=CLOSE_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
 
 
-def serve(image: str) -> None:
+def serve(image: str, label: str, directory: str) -> None:
     """Do what is asked for, line by line."""
     from llm_sandbox import SandboxSession  # noqa: PLC0415 (only in that environment)
 
     # Without a network, as ours: that is the faster way to start for any container.
-    options = {"entrypoint": ["/bin/sh", "-c"], "command": [PREPARE], "init": True, "network_mode": "none"}
+    options: dict[str, Any] = {
+        "entrypoint": ["/bin/sh", "-c"],
+        "command": [PREPARE],
+        "init": True,
+        "network_mode": "none",
+    }
+    options["labels"] = {label: directory}
     sessions = list[Any]()
 
     def new() -> None:
@@ -79,4 +94,4 @@ def serve(image: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

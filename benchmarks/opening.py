@@ -1,17 +1,21 @@
 """New sessions, one at a time: from the pool, without it, and what others take."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.bare import Bare, bare
 from benchmarks.caller import Caller
 from benchmarks.deployment import HAS_POOL, Deployment, deployed, opener
 from benchmarks.gateway import Gateway, gateway
+from benchmarks.guard import RUN_LABEL
 from benchmarks.llm_sandbox_peer import LlmSandbox, llm_sandbox
 from benchmarks.loop import Times
 from benchmarks.plan import Plan
 from benchmarks.report import Bar, Report
+from benchmarks.steps import Steps
 from tci.sandbox.docker_image import image_tag
 
 GROUP = "new session"
@@ -22,49 +26,44 @@ WARM_CALLS = 25
 
 POOL_SIZE = 2
 
+STEP_SECONDS = 60.0
 
-def measure(report: Report, plan: Plan, programs: Path) -> None:
+T = TypeVar("T")
+
+
+def measure(report: Report, steps: Steps, plan: Plan, programs: Path) -> None:
     """Open one session of each kind in turn, round after round, each while nothing else starts."""
-    names = (
-        "hit",
-        "hit import",
-        "warm",
-        "miss",
-        "floor",
-        "container",
-        "cold import",
-        "gateway",
-        "gateway import",
-        "llm",
-    )
-    times = {name: Times() for name in names}
+    times: dict[str, Times] = defaultdict(Times)
+
+    def start(name: str, what: AbstractContextManager[T]) -> T | None:
+        return steps.take(name, lambda: stack.enter_context(what), seconds=STEP_SECONDS)
+
     with ExitStack() as stack:
         pooled = stack.enter_context(deployed(pool_size=POOL_SIZE)) if HAS_POOL else None
         plain = stack.enter_context(deployed())
-        floor = stack.enter_context(bare())
-        served = stack.enter_context(gateway(programs))
-        peer = stack.enter_context(llm_sandbox(programs, image_tag())) if plan.has_llm_sandbox else None
+        floor = start("container + kernel", bare())
+        served = start("new kernel of the gateway", gateway(programs))
+        peer = plan.has_llm_sandbox and start(
+            "new session of llm-sandbox", llm_sandbox(programs, image_tag(), label=RUN_LABEL)
+        )
         plain_caller = opener(plain)
         plain_caller.run()  # the first session of a service is not like the others: its connections are made
-        for _ in range(plan.opening_rounds):
-            if pooled:
-                hit(pooled, times)
-            with quiet(pooled or plain):
-                times["miss"].add(plain_caller.run)
-            with quiet(pooled or plain):
-                launch(floor, times)
-            with quiet(pooled or plain):
-                start_in_gateway(served, times)
-            if peer:
-                open_in_peer(peer, times)
-    tell(report, times)
-
-
-@contextmanager
-def quiet(deployment: Deployment) -> Iterator[None]:
-    """Begin once the pool is full."""
-    deployment.wait_until_quiet()
-    yield
+        rounds: dict[str, Callable[[], None]] = {"pool miss": lambda: times["miss"].add(plain_caller.run)}
+        if pooled:
+            rounds["pool hit"] = lambda: hit(pooled, times)
+        if floor:
+            rounds["container + kernel"] = lambda: launch(floor, times)
+        if served:
+            rounds["new kernel of the gateway"] = lambda: start_in_gateway(served, times)
+        if peer:
+            rounds["new session of llm-sandbox"] = lambda: open_in_peer(peer, times)
+        try:
+            for _ in range(plan.opening_rounds):
+                for name, call in rounds.items():
+                    steps.take("quiet", (pooled or plain).wait_until_quiet, seconds=STEP_SECONDS)
+                    steps.take(name, call, seconds=STEP_SECONDS)
+        finally:
+            tell(report, times)
 
 
 def hit(pooled: Deployment, times: dict[str, Times]) -> None:
@@ -117,7 +116,7 @@ def open_in_peer(peer: LlmSandbox, times: dict[str, Times]) -> None:
 
 def tell(report: Report, times: dict[str, Times]) -> None:
     """Add the lines."""
-    p50 = {name: found.p50 for name, found in times.items()}
+    p50 = defaultdict[str, float | None](lambda: None, {name: found.p50 for name, found in times.items()})
     none = "" if HAS_POOL else " (no pool)"
     versus_warm = {"reference": p50["warm"], "reference_name": "warm p50"}
     report.add(f"new session, pool hit, p50{none}", p50["hit"], "ms", **versus_warm, bar=Bar(4.0), group=GROUP)

@@ -9,6 +9,7 @@ from tests.conftest import CACHE, ROOT
 
 TOOLS = (
     "jupyter_kernel_gateway==3.0.1",
+    "jupyter_server==2.21.1",
     "llm-sandbox[docker]==0.3.46",
     "ipykernel",
     "matplotlib",
@@ -21,14 +22,23 @@ TOOLS = (
 REQUIREMENTS = ROOT / "docker" / "sandbox" / "requirements.txt"
 
 
-def peers_environment() -> Path:
-    """Return the directory of the environment's programs; the first time installs it, in about a minute."""
+def programs_of_peers() -> Path:
+    """Return the directory of the environment's programs, whether it is there or not."""
+    return _directory() / "bin"
+
+
+def install_peers() -> None:
+    """Make the environment, in about a minute, if it is not there."""
+    directory = _directory()
+    if (directory / "complete").exists():
+        return
+    print(f"Installing the tools to compare with into {directory}", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
+    pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--constraint", str(REQUIREMENTS), *TOOLS], check=True)
+    (directory / "complete").touch()
+
+
+def _directory() -> Path:
     digest = hashlib.sha256("\n".join((sys.version, *TOOLS, REQUIREMENTS.read_text())).encode()).hexdigest()[:12]
-    directory = CACHE / "benchmarks" / digest
-    if not (directory / "complete").exists():
-        print(f"Installing the tools to compare with into {directory}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
-        install = [directory / "bin" / "python", "-m", "pip", "install", "--constraint", str(REQUIREMENTS), *TOOLS]
-        subprocess.run(install, check=True)
-        (directory / "complete").touch()
-    return directory / "bin"
+    return CACHE / "benchmarks" / digest

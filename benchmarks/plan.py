@@ -7,6 +7,10 @@ from dataclasses import dataclass
 class Plan:
     """Sizes of a run."""
 
+    total_seconds: float
+    """What has not been measured by then is not. A quiet machine needs half of it."""
+    part_seconds: float
+    """The most of one part: the others are to have their time."""
     warm_rounds: int
     warm_block: int
     opening_rounds: int
@@ -25,6 +29,8 @@ class Plan:
 
 
 FULL = Plan(
+    total_seconds=570.0,
+    part_seconds=240.0,
     warm_rounds=16,
     warm_block=60,
     opening_rounds=7,
@@ -42,6 +48,8 @@ FULL = Plan(
 )
 
 QUICK = Plan(
+    total_seconds=180.0,
+    part_seconds=80.0,
     warm_rounds=4,
     warm_block=40,
     opening_rounds=1,

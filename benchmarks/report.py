@@ -90,7 +90,8 @@ class Report:
 
 def _row(line: Line) -> tuple[str, str, str, str, str, str]:
     reference = f"{line.reference_name} {_number(line.reference)}" if line.reference_name else ""
-    met = {None: "", True: "yes", False: "NO"}[line.is_met]
+    unknown = "not measured" if line.bar or line.figure is None else ""
+    met = {None: unknown, True: "yes", False: "NO"}[line.is_met]
     bar = str(line.bar) if line.bar else ""
     ratio = _number(line.ratio) if line.reference_name else ""
     return line.name, f"{_number(line.figure)} {line.unit}".strip(), reference, ratio, bar, met

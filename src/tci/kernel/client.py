@@ -215,9 +215,10 @@ class KernelClient:
     async def _receive(self, connection: Connection) -> Message | None:
         """Return the next message, or None for what is none."""
         frames = await connection.receive()
-        # With a message there already, the line above never gives way: a flood would stop every other session, and
-        # its own deadline.
-        await asyncio.sleep(0)
+        if not connection.has_waited:
+            # With a message there already, the line above never gives way: a flood would stop every other session, and
+            # its own deadline.
+            await asyncio.sleep(0)
         return self._wire.read(frames)
 
     async def _control(self, message_type: str, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> Reply:

@@ -9,9 +9,9 @@ kernel's process, inside the sandbox's memory limit.
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 MORE, LONG, COMMAND = 1, 2, 4
 """Bits of a frame's first byte."""
@@ -70,6 +70,10 @@ class Connection:
         self._reads = 0
         self._commands = 0
         self._waiters: set[asyncio.Future[None]] = set()
+        self._reader: asyncio.Future[None] | None = None
+        self._is_watched = False
+        self.has_waited = False
+        """Whether others had their turn while the last message was waited for."""
 
     @classmethod
     async def open(cls, path: str, kind: SocketType, *, max_message_bytes: int, topics: Sequence[bytes] = ()) -> Self:
@@ -121,6 +125,7 @@ class Connection:
 
         Raises MessageTooLarge and ConnectionLost.
         """
+        self.has_waited = False
         while not self._has_message():
             await self._read()
         frames, self._frames, self._left = self._frames, [], self._max_message_bytes
@@ -212,27 +217,45 @@ class Connection:
                 return count
 
     async def _readable(self) -> None:
+        # The socket stays watched from one wait to the next: a run has ten, and each change costs a call of the system.
         loop = asyncio.get_running_loop()
-        await self._wait(loop.add_reader, loop.remove_reader)
+        if not self._is_watched:
+            loop.add_reader(self._socket, self._on_readable)
+            self._is_watched = True
+        self.has_waited = True
+        self._reader = loop.create_future()
+        self._waiters.add(self._reader)
+        try:
+            await self._reader
+        finally:
+            self._waiters.discard(self._reader)
 
-    async def _wait(self, add: Callable[..., Any], remove: Callable[..., Any]) -> None:
-        waiter = asyncio.get_running_loop().create_future()
+    def _on_readable(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+        else:  # nobody waits, and the loop would tell of it again and again
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._is_watched = False
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
         self._waiters.add(waiter)
-        add(self._socket, _resolve, waiter)
+        loop.add_writer(self._socket, _resolve, waiter)
         try:
             await waiter
         finally:
             self._waiters.discard(waiter)
             if self._socket.fileno() >= 0:
-                remove(self._socket)
+                loop.remove_writer(self._socket)
 
     async def _send(self, data: bytes) -> None:
-        loop, rest = asyncio.get_running_loop(), memoryview(data)
+        rest = memoryview(data)
         while rest:
             try:
                 rest = rest[self._socket.send(rest) :]
             except BlockingIOError:
-                await self._wait(loop.add_writer, loop.remove_writer)
+                await self._writable()
             except OSError as error:
                 raise ConnectionLost from error
 

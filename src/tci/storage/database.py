@@ -114,14 +114,19 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield db
 
 
+def committing(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine, its pool the same, with connections on which each statement is its own transaction."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 @asynccontextmanager
 async def writing_once(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Give a connection for one statement, which is its own transaction: without the round trips around it.
+    """Give a connection of a `committing` engine for one statement: without the round trips of a transaction.
 
     Raises Unavailable as `writing` does.
     """
     with _translated():
-        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as db:
+        async with engine.connect() as db:
             yield db
 
 

@@ -7,11 +7,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, insert, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, insert, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tci.settings import EgressPolicy
-from tci.storage.database import reading, writing, writing_once
+from tci.storage.database import committing, reading, writing, writing_once
 from tci.storage.tables import UtcDateTime, accounts, deployment, ledger, sessions
 from tci.storage.usage_store import Position
 
@@ -75,6 +75,20 @@ class Session:
 COLUMNS = [column.name for column in fields(Session)]
 """What is read of a session: all that it holds, in this order."""
 
+MOMENT = bindparam("moment", type_=UtcDateTime)
+
+COUNT = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values(
+        execute_count=sessions.c.execute_count + 1,
+        last_execute_at=MOMENT,
+        answered_at=func.coalesce(sessions.c.answered_at, MOMENT),
+    )
+    .returning(sessions.c.execute_count)
+)
+"""Counts one execution. Built once: to build it takes longer than to run it, and it is run with each execution."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bill:
@@ -101,6 +115,7 @@ class SessionStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._committing = committing(engine)
 
     async def deployment_id(self) -> str:
         """Return the name of this installation, which the first migration made."""
@@ -186,18 +201,8 @@ class SessionStore:
 
     async def count_execution(self, session_id: str, at: dt.datetime) -> int:
         """Count one execution and return the new count. Not to be repeated: see `count_at_least`."""
-        change = (
-            update(sessions)
-            .where(sessions.c.id == session_id)
-            .values(
-                execute_count=sessions.c.execute_count + 1,
-                last_execute_at=at,
-                answered_at=func.coalesce(sessions.c.answered_at, at),
-            )
-            .returning(sessions.c.execute_count)
-        )
-        async with writing_once(self._engine) as db:
-            return int((await db.execute(change)).scalar_one())
+        async with writing_once(self._committing) as db:
+            return int((await db.execute(COUNT, {"session": session_id, "moment": at})).scalar_one())
 
     async def count_at_least(self, session_id: str, count: int, at: dt.datetime) -> int:
         """Make the count at least this, and return it: for a counting of which it is not known if it was done."""

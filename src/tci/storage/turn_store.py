@@ -84,7 +84,8 @@ class TurnStore:
     async def give_back(self, session_id: str, tickets: Iterable[str]) -> None:
         """Let the next one pass."""
         with translated():
-            pipe: Any = self._redis.pipeline()  # its methods are typed as if each had to be awaited
+            # No transaction: who looks between the two is served, and a ticket that is only shown is nobody's soon.
+            pipe: Any = self._redis.pipeline(transaction=False)  # its methods are typed as if each had to be awaited
             async with pipe:
                 for key in self._keys(session_id):
                     pipe.zrem(key, *tickets)
