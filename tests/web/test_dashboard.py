@@ -109,7 +109,6 @@ async def test_session_is_ended_after_a_confirmation(open_dashboard: Callable[..
 async def test_failures_are_told_and_passed(open_dashboard: Callable[..., Any], stub: Stub) -> None:
     stub.status = 401
     page = await open_dashboard()
-    await page.clock.install()
     notice = page.locator("#notice")
     await expect(notice).to_contain_text("does not know this key")
     stub.status = 403
