@@ -213,7 +213,10 @@ def create_app(settings: Settings, *, ends_sessions: bool = False) -> FastAPI:
             from tci.mcp.tools import Tools  # noqa: PLC0415
 
             tools = Tools([*SessionTools(parts.sessions).offered(), *FileTools(parts.files).offered()])
-            async with parts.loops.running(background(parts, settings)), open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp:
+            async with (
+                parts.loops.running(background(parts, settings)),
+                open_mcp(tools, max_body_bytes=settings.max_body_bytes) as mcp,
+            ):
                 yield {
                     "accounts": parts.accounts,
                     "sessions": parts.sessions,

@@ -20,6 +20,7 @@ from tci.api.answer import Body
 from tci.errors import ServiceError
 from tci.kernel.names import fault_of
 from tci.sessions.session import Execution, Verdict
+from tci.storage.session_store import Session
 
 MAX_FILES = 10_000
 """Most files of one request; more are better sent as an archive."""
