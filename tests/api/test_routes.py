@@ -76,7 +76,6 @@ def test_sessions_with_a_body_lists(service: Service) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/tci",
         "/tci/",
         "/v1",

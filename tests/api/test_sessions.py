@@ -16,7 +16,7 @@ from tests.conftest import Service
 
 SESSION_ID = re.compile(r"ses_[1-9A-HJ-NP-Za-km-z]{21}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-TTL_SECONDS = 5
+TTL_SECONDS = 8
 
 NONSENSE = {
     "empty": "",

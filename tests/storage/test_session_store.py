@@ -110,6 +110,35 @@ async def test_executions_are_counted_one_by_one(store: SessionStore, caller: Ca
     assert await store.get(session.id) == replace(session, execute_count=3, last_execute_at=at, answered_at=at)
 
 
+async def test_execution_that_the_database_has_not_heard_of_yet_is_counted_with_the_next(
+    store: SessionStore, caller: Caller
+) -> None:
+    session = new_session(caller)
+    await store.open(session, price_usd=PRICE)
+    assert await store.count_execution(session.id, STARTED_AT, known=1) == 2
+    assert await store.count_unless_counted(session.id, STARTED_AT - dt.timedelta(seconds=1), known=0) == 2
+
+
+@pytest.mark.parametrize("was_counted", [True, False])
+@pytest.mark.parametrize("others", [0, 1])
+async def test_execution_whose_counting_broke_off_is_counted_once(
+    store: SessionStore, caller: Caller, was_counted: bool, others: int
+) -> None:
+    """Another process may have counted one of its own meanwhile."""
+    session = new_session(caller)
+    await store.open(session, price_usd=PRICE)
+    at = STARTED_AT + dt.timedelta(minutes=1)
+    if was_counted:
+        await store.count_execution(session.id, at)
+    for number in range(others):
+        await store.count_execution(session.id, at + dt.timedelta(seconds=number + 1))
+    for _ in range(2):
+        assert await store.count_unless_counted(session.id, at, known=0) == 1 + others
+    found = await store.get(session.id)
+    assert found is not None
+    assert found.last_execute_at == at + dt.timedelta(seconds=others)
+
+
 async def test_executions_at_once_are_all_counted(store: SessionStore, caller: Caller) -> None:
     session = new_session(caller)
     await store.open(session, price_usd=PRICE)

@@ -187,10 +187,10 @@ class SessionService:
             if follower.has_heard:
                 session = replace(session, answered_at=session.answered_at or session.started_at)
         # Counted while the kernel works, which takes longer; but to count a first run says that it was answered.
-        counting = None if session.answered_at is None else asyncio.ensure_future(self._count(session))
+        counting = None if session.answered_at is None else asyncio.create_task(self._count(session))
         try:
             result = await self._runner.run(session, kernel, code, files=files, timeout=timeout, outputs=outputs)
-            count = await (counting or self._count(session))
+            count = await (self._counted(counting) if counting else self._count(session))
         except BaseException:
             if counting is not None:  # whatever came of the run, it ran
                 await asyncio.wait({counting})
@@ -204,14 +204,24 @@ class SessionService:
     @staged("count")
     async def _count(self, session: Session) -> int:
         """Record an execution and return how many there were; held back, for some time, by a database that is away."""
-        at, count = dt.datetime.now(dt.UTC), session.execute_count + 1
+        at, known = dt.datetime.now(dt.UTC), session.execute_count
         try:
-            return await self._sessions.count_execution(session.id, at)
+            return await self._sessions.count_execution(session.id, at, known=known)
         except Unavailable:  # whether it was counted is not known
             recorded = await self._outbox.write(
-                lambda: self._sessions.count_at_least(session.id, count, at), patience_seconds=RECORD_SECONDS
+                lambda: self._sessions.count_unless_counted(session.id, at, known=known),
+                patience_seconds=RECORD_SECONDS,
             )
-        return recorded or count
+        return recorded or known + 1
+
+    async def _counted(self, counting: asyncio.Task[int]) -> int:
+        """Wait until a run is counted; a stop does not break off here, since the run is over and is to be answered."""
+        try:
+            return await asyncio.shield(counting)
+        except asyncio.CancelledError:
+            if not self.is_stopping():
+                raise
+            return await counting
 
     def _checked(self, timeout: float | None) -> float:
         if timeout is None:

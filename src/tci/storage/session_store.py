@@ -7,7 +7,22 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, insert, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tci.settings import EgressPolicy
@@ -76,12 +91,13 @@ COLUMNS = [column.name for column in fields(Session)]
 """What is read of a session: all that it holds, in this order."""
 
 MOMENT = bindparam("moment", type_=UtcDateTime)
+KNOWN = bindparam("known", type_=Integer)
 
 COUNT = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
     .values(
-        execute_count=sessions.c.execute_count + 1,
+        execute_count=case((sessions.c.execute_count < KNOWN, KNOWN), else_=sessions.c.execute_count) + 1,
         last_execute_at=MOMENT,
         answered_at=func.coalesce(sessions.c.answered_at, MOMENT),
     )
@@ -199,26 +215,39 @@ class SessionStore:
         async with writing(self._engine) as db:
             await db.execute(change.values(answered_at=at))
 
-    async def count_execution(self, session_id: str, at: dt.datetime) -> int:
-        """Count one execution and return the new count. Not to be repeated: see `count_at_least`."""
-        async with writing_once(self._committing) as db:
-            return int((await db.execute(COUNT, {"session": session_id, "moment": at})).scalar_one())
+    async def count_execution(self, session_id: str, at: dt.datetime, *, known: int = 0) -> int:
+        """Count one execution and return the new count. Not to be repeated: see `count_unless_counted`.
 
-    async def count_at_least(self, session_id: str, count: int, at: dt.datetime) -> int:
-        """Make the count at least this, and return it: for a counting of which it is not known if it was done."""
+        `known`: how many there were before, as far as the caller knows. The database may be behind, since it was away.
+        """
+        values = {"session": session_id, "moment": at, "known": known}
+        async with writing_once(self._committing) as db:
+            return int((await db.execute(COUNT, values)).scalar_one())
+
+    async def count_unless_counted(self, session_id: str, at: dt.datetime, *, known: int) -> int:
+        """Count an execution of which it is not known whether it was counted, unless it was; return the count.
+
+        If it was, and no more than one other after it, then either the count shows it, or the moment of the last one.
+        """
         session = sessions.c
+        is_missing = or_(
+            session.execute_count <= known, and_(session.execute_count == known + 1, session.last_execute_at != at)
+        )
         change = (
             update(sessions)
-            .where(session.id == session_id)
+            .where(session.id == session_id, is_missing)
             .values(
-                execute_count=case((session.execute_count < count, count), else_=session.execute_count),
-                last_execute_at=case((session.last_execute_at < at, at), else_=session.last_execute_at),
+                execute_count=case((session.execute_count < known, known), else_=session.execute_count) + 1,
+                last_execute_at=case(
+                    (or_(session.execute_count <= known, session.last_execute_at < at), at),
+                    else_=session.last_execute_at,
+                ),
                 answered_at=func.coalesce(session.answered_at, at),
             )
-            .returning(session.execute_count)
         )
         async with writing(self._engine) as db:
-            return int((await db.execute(change)).scalar_one())
+            await db.execute(change)
+            return int((await db.execute(select(session.execute_count).where(session.id == session_id))).scalar_one())
 
     async def end(self, session_id: str, reason: EndReason) -> EndReason:
         """Mark a session ended and return why it was: if it had ended already, the first reason stands.
