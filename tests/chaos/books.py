@@ -187,8 +187,9 @@ def answers_are_recorded(books: Books) -> Iterator[str]:
         if row is None:
             yield f"{session_id} answered and is not recorded"
         elif not len(answered) <= row["execute_count"] <= len(calls):
-            told = [f"{call.execute_count} to {call}" for call in calls]
-            yield f"{session_id}: {len(answered)} answers to {len(calls)} calls, {row['execute_count']} recorded: {told}"
+            told = [f"{call.execute_count} told to {call}" for call in calls]
+            recorded = row["execute_count"]
+            yield f"{session_id}: {len(answered)} answers to {len(calls)} calls, {recorded} recorded: {told}"
         elif row["answered_at"] is None:
             yield f"{session_id} answered, and by its row it did not"
         elif max(call.execute_count for call in answered) > row["execute_count"]:
