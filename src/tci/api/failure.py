@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from tci import metrics
 from tci.errors import BodyTooLarge, DiskFull, RangeNotSatisfiable, ServiceError
@@ -93,13 +94,22 @@ def _headers(error: ServiceError) -> dict[str, str] | None:
             return None
 
 
-async def on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Render what the framework refuses by itself: unknown paths, wrong methods."""
     if not isinstance(error, HTTPException):  # pragma: no cover (registered for this class only)
         raise error
     status = HTTPStatus(error.status_code)
     code = CODES.get(status, "invalid_request")
-    return failure(status, f"{status.phrase}.", code=code, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED and (methods := _allowed(request)):
+        headers["Allow"] = ", ".join(sorted(methods))
+    return failure(status, f"{status.phrase}.", code=code, headers=headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """Return every method of a path; the framework tells those of the first of its routes alone."""
+    path, paths = request.url.path.removeprefix("/v1"), request.app.openapi()["paths"]
+    return {method.upper() for name in paths if compile_path(name)[0].match(path) for method in paths[name]}
 
 
 async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
