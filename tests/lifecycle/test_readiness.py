@@ -31,6 +31,14 @@ def run_beside(service: Service, code: str) -> tuple[threading.Thread, list[Any]
     return thread, came
 
 
+def wait_for_sessions(service: Service, count: int) -> None:
+    """Return once so many sessions have opened."""
+    give_up = time.monotonic() + 60
+    while len(service.client.get("/tci/sessions").json()["data"]["sessions"]) < count:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
 def test_draining_service_serves_and_says_that_it_is_not_ready(start_service: Start) -> None:
     service = start_service(drain_seconds=3)
     assert service.client.get("/ready").json() == {"status": "ready", "database": "ok", "redis": "ok", "engine": "ok"}
@@ -47,11 +55,10 @@ def test_draining_service_serves_and_says_that_it_is_not_ready(start_service: St
 
 def test_short_run_is_finished_and_long_one_interrupted_at_a_stop(start_service: Start) -> None:
     service = start_service(stop_seconds=5, heartbeat_seconds=1)
-    session = service.run("1")["session_id"]
-    assert session
-    short, came_of_short = run_beside(service, "import time; print('begun', flush=True); time.sleep(3); print('over')")
+    short, came_of_short = run_beside(service, "import time; print('begun', flush=True); time.sleep(4); print('over')")
     long, came_of_long = run_beside(service, "import time; time.sleep(600)")
-    time.sleep(3)  # both run, and the long one's answer has begun
+    wait_for_sessions(service, 2)
+    time.sleep(1.5)  # both run, and the long one's answer has begun
     assert service.stop() == 0
     short.join()
     long.join()
@@ -64,9 +71,9 @@ def test_short_run_is_finished_and_long_one_interrupted_at_a_stop(start_service:
 
 def test_long_run_whose_answer_has_not_begun_is_503_at_a_stop(start_service: Start) -> None:
     service = start_service(stop_seconds=1)
-    service.run("1")
     long, came = run_beside(service, "import time; time.sleep(600)")
-    time.sleep(4)
+    wait_for_sessions(service, 1)
+    time.sleep(1)
     assert service.stop() == 0
     long.join()
     assert came[0].status_code == httpx.codes.SERVICE_UNAVAILABLE
