@@ -47,3 +47,23 @@ async def test_ticket_that_redis_has_lost_is_taken_again(turns: TurnStore, redis
     await turns.show("lost", "mine", max_waiting=16)
     await redis.flushall()
     assert (await turns.show("lost", "mine")).before == 0
+
+
+async def test_session_is_ours_until_another_process_has_had_its_turn(redis: Redis) -> None:
+    first, second = (TurnStore(redis, deployment="turns") for _ in range(2))
+    await redis.zadd("tci:turns:sessions", {"s": 1})
+
+    async def is_ours(turns: TurnStore, ticket: str) -> bool:
+        place = await turns.show("s", ticket)
+        await turns.give_back("s", [ticket])
+        return place.is_ours
+
+    assert [await is_ours(first, ticket) for ticket in "ab"] == [False, True]
+    await first.show("s", "c")
+    await first.keep("s", "c")
+    assert (await second.show("s", "d")).before == 1
+    await first.give_back("s", ["c"])
+    await second.keep("s", "d")  # as a process does with all of its tickets, just before the call looks
+    assert not (await second.show("s", "d")).is_ours
+    await second.give_back("s", ["d"])
+    assert [await is_ours(first, ticket) for ticket in "ef"] == [False, True]

@@ -171,10 +171,18 @@ class SessionService:
         async with self.turnstile.turn(session_id) as turn:
             session = self._connections.known(session_id) if turn.is_ours else None
             # Else another process may have served or ended it meanwhile.
-            session = session or await self._find(caller, session_id)
+            session = session or await self._found_anew(caller, session_id)
             if session.expires_at <= turn.now:
                 raise SessionNotFound(session_id, reason=EndReason.EXPIRED)
             return await self._run(session, code, files, timeout, follower)
+
+    async def _found_anew(self, caller: Caller, session_id: str) -> Session:
+        try:
+            return await self._find(caller, session_id)
+        except BaseException:
+            # This process has just taken the session over: the next turn will be told that it knows all of it.
+            self._connections.drop(session_id)
+            raise
 
     async def _run(
         self, session: Session, code: str, files: Mapping[str, bytes], timeout: float, follower: Follower | None

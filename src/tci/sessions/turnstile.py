@@ -100,7 +100,7 @@ class Turnstile:
             for session_id, queue, ticket in tickets:
                 if ticket in queue.tickets:  # else it has been given back meanwhile, and to show it would take it again
                     with contextlib.suppress(Unavailable):
-                        await self._turns.show(session_id, ticket)
+                        await self._turns.keep(session_id, ticket)
 
     async def _take(self, queue: Queue, session_id: str, ticket: str) -> Place | None:
         # First, so that it is given back whatever comes: a call that is cancelled just now may have taken it.

@@ -32,6 +32,7 @@ redis.call('PEXPIRE', queue, 2 * patience)
 redis.call('PEXPIRE', shown, 2 * patience)
 local before = redis.call('ZRANK', queue, ticket)
 if before > 0 then return {before, ms, 0} end
+if ARGV[6] == '0' then return {0, ms, 0} end
 local is_ours = redis.call('GET', server) == me and redis.call('ZSCORE', live, session)
 redis.call('SET', server, me, 'PX', 40 * patience)
 return {0, ms, is_ours and 1 or 0}
@@ -39,7 +40,8 @@ return {0, ms, is_ours and 1 or 0}
 """Takes a ticket, or shows it again.
 
 Returns how many are before it, or -1 if too many wait; Redis's clock; and, once none is before it, whether the session
-is live and this process served it last.
+is live and this process served it last. That is written down then, and so told once: not to
+whoever only keeps the ticket.
 """
 
 
@@ -68,18 +70,26 @@ class TurnStore:
     def _keys(self, session_id: str) -> list[str]:
         return [f"{self._prefix}:{session_id}", f"{self._prefix}:{session_id}:shown"]
 
+    async def keep(self, session_id: str, ticket: str) -> None:
+        """Show a ticket, which keeps it, and no more: whose call it is will look for itself. Raises Unavailable."""
+        await self._shown(session_id, ticket, most=-1, is_call=False)
+
     async def show(self, session_id: str, ticket: str, *, max_waiting: int | None = None) -> Place:
         """Take a ticket, or show one again, which keeps it; raises Unavailable.
 
         A ticket that is new is refused where more than `max_waiting` are there; None: it is not new, and kept anyway.
         """
         most = -1 if max_waiting is None else max_waiting
+        before, ms, is_ours = await self._shown(session_id, ticket, most=most, is_call=True)
+        return Place(None if before < 0 else before, dt.datetime.fromtimestamp(ms / 1000, dt.UTC), bool(is_ours))
+
+    async def _shown(self, session_id: str, ticket: str, *, most: int, is_call: bool) -> tuple[int, int, int]:
         with translated():
             before, ms, is_ours = await self._show(
                 keys=[*self._keys(session_id), f"{self._prefix}:{session_id}:server", self._live],
-                args=[ticket, int(PATIENCE.total_seconds() * 1000), most, self._me, session_id],
+                args=[ticket, int(PATIENCE.total_seconds() * 1000), most, self._me, session_id, int(is_call)],
             )
-        return Place(None if before < 0 else before, dt.datetime.fromtimestamp(ms / 1000, dt.UTC), bool(is_ours))
+        return before, ms, is_ours
 
     async def give_back(self, session_id: str, tickets: Iterable[str]) -> None:
         """Let the next one pass."""
