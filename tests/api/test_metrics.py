@@ -7,7 +7,8 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -46,29 +47,38 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@dataclass(frozen=True)
+class Collector:
+    """Where traces are sent, and what came."""
+
+    url: str
+    bodies: list[bytes]
+
+
 @pytest.fixture(scope="session")
-def traces() -> Iterator[list[bytes]]:
-    """What was sent to a collector; the services that start meanwhile are told of it."""
+def collector() -> Iterator[Collector]:
+    """A collector that takes what is sent to it."""
 
     class Ours(Receiver):
         bodies: list[bytes] = []  # noqa: RUF012 (of this class, which is new)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ours) as server, pytest.MonkeyPatch.context() as patch:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ours) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        yield Ours.bodies
+        yield Collector(f"http://127.0.0.1:{server.server_port}", Ours.bodies)
         server.shutdown()
 
 
 @pytest.fixture(scope="session")
-def watched(driver: str, traces: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def watched(driver: str, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of two workers with a small limit of output, that sends traces."""
     data_dir = tmp_path_factory.mktemp(f"watched-{driver}") / "data"
-    assert traces == [], "a service of its own has written here"
-    with serving(driver, data_dir, ("--workers", "2"), max_output_bytes=20_000) as running:
-        yield running
-    traces.clear()
+    collector.bodies.clear()
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # of this service only: others start beside it
+            patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+            service = stack.enter_context(serving(driver, data_dir, ("--workers", "2"), max_output_bytes=20_000))
+        yield service
 
 
 @pytest.fixture(scope="session")
@@ -310,13 +320,13 @@ def spans_in(bodies: list[bytes], trace_id: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_execution_is_a_trace_below_its_callers(watched: Service, traces: list[bytes]) -> None:
+def test_execution_is_a_trace_below_its_callers(watched: Service, collector: Collector) -> None:
     trace_id, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     headers = {"traceparent": f"00-{trace_id}-{parent}-01"}
     answer = watched.post({"code": f"print('{SECRET}'); 1 / 0"}, headers=headers)
     stages_of_it = {"open", "turn", "run", "count", "whole"}
-    assert processes.eventually(lambda: spans_in(traces, trace_id).keys() >= {"request", *stages_of_it}, 20)
-    spans = spans_in(traces, trace_id)
+    assert processes.eventually(lambda: spans_in(collector.bodies, trace_id).keys() >= {"request", *stages_of_it}, 20)
+    spans = spans_in(collector.bodies, trace_id)
     assert spans.keys() == {"request", *stages_of_it}
     request, whole = spans["request"], spans["whole"]
     assert request["parent"] == parent
@@ -326,7 +336,7 @@ def test_execution_is_a_trace_below_its_callers(watched: Service, traces: list[b
     assert request["about"]["tci.request_id"] == answer.headers["x-request-id"]
     assert request["about"]["tci.account"] == "default"
     assert whole["about"]["tci.session_id"] == answer.json()["data"]["session_id"]
-    assert not [body for body in traces if SECRET.encode() in body]
+    assert not [body for body in collector.bodies if SECRET.encode() in body]
 
 
 def test_every_query_of_the_dashboard_names_a_metric_and_labels_that_are_there(operator: httpx.Client) -> None:
