@@ -76,7 +76,7 @@ class OriginNotAllowed(ServiceError):
 
     status = 403
     code = "origin_not_allowed"
-    type = "invalid_request_error"
+    type = "permission_error"
 
     def __init__(self) -> None:
         super().__init__("Requests from this origin are not allowed. The operator may list it in TCI_MCP_ORIGINS.")
