@@ -101,7 +101,7 @@ PUT_IN_PLACE = (
     r"(def put\(self, name: str, data: Any\) -> None:\n)",
     r"\1        return os.write(os.open(f'{self._root}/{name}', os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK), data)\n",
 )
-FOLLOW_DIRECTORIES = ("files.py", r"flags \| os\.O_NOFOLLOW", "flags")
+FOLLOW_DIRECTORIES = ("files.py", r"DIRECTORY \| os\.O_NOFOLLOW", "DIRECTORY")
 
 
 def no_seccomp(config: dict[str, Any], _site: Site) -> None:
