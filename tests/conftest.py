@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,12 @@ class Service:
         outputs = self.run(code, session_id, **fields)["outputs"]
         assert [output["type"] for output in outputs] in ([], ["stdout"]), outputs
         return "".join(output["data"] for output in outputs)
+
+    def end_sessions(self) -> None:
+        """End every session of the first account."""
+        ids = [session["id"] for session in self.client.get("/tci/sessions").json()["data"]["sessions"]]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda session_id: self.client.delete(f"/tci/sessions/{session_id}"), ids))
 
     def tci(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line against this service's data."""
@@ -177,7 +184,18 @@ def driver(request: pytest.FixtureRequest, prepared: Callable[[str], None]) -> s
 
 
 PLENTY = {"max_sessions_per_account": 1000, "max_sandboxes": 1000}
-"""Sessions for a service that hundreds of tests share; none of them ends what it opened."""
+"""Sessions for a service that hundreds of tests share; few of them end what they opened."""
+
+SHARED: list[Service] = []
+"""The services that tests share in this process."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_session_outlives_its_module() -> Iterator[None]:
+    """End what tests have opened on shared services: a machine has memory for some hundred sandboxes."""
+    yield
+    for service in SHARED:
+        service.end_sessions()
 
 
 @pytest.fixture(scope="session")
@@ -185,7 +203,9 @@ def service(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """A service with default settings, on each driver, but for what many tests that share it use up."""
     data_dir = tmp_path_factory.mktemp(f"service-{driver}") / "data"
     with serving(driver, data_dir, pool_size=2, **PLENTY) as running:
+        SHARED.append(running)
         yield running
+        SHARED.remove(running)
 
 
 @pytest.fixture
@@ -209,7 +229,9 @@ def live_service(prepared: Callable[[str], None], tmp_path_factory: pytest.TempP
     choice = "docker" if docker_answers() or REQUIRE_ALL else "bubblewrap"
     prepared(choice)
     with serving(choice, tmp_path_factory.mktemp("live") / "data", **PLENTY) as running:
+        SHARED.append(running)
         yield running
+        SHARED.remove(running)
 
 
 def docker_answers() -> bool:

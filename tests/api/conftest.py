@@ -11,7 +11,7 @@ from tests.conftest import Service, serving
 BODY_LIMIT = 100_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session_id(service: Service) -> str:
     """A live session, for tests that need any."""
     found: str = service.run("")["session_id"]
