@@ -17,6 +17,7 @@ from . import CHANNELS, SOCKET_DIRECTORY, file_requests
 from .commands import run_command
 from .failures import shortened, show_every_error
 from .files import Files
+from .interrupts import Interrupts
 from .loops import allow_nested_run, wake_on_signals
 from .streams import PIECE_CHARACTERS, Budget, Stream, release, size_of
 
@@ -54,6 +55,7 @@ def serve(listeners: dict[str, int], *, key: bytes, output_bytes: int) -> None:
     app.session.pack = tolerant(app.session.pack)
     allow_nested_run()
     wake_on_signals()
+    app.kernel.interrupts.hold()
     app.start()
 
 
@@ -69,6 +71,7 @@ class Kernel(IPythonKernel):
             self.control_handlers[request] = self.file_request
         self.own_streams = (sys.stdout, sys.stderr)
         self.process = os.getpid()
+        self.interrupts = Interrupts()
         self.shell.display_pub.register_hook(self.publish_within_budget)
         self.shell.displayhook.register_hook(self.publish_within_budget)
 
@@ -94,11 +97,12 @@ class Kernel(IPythonKernel):
         self.heal_streams()
         reply = {"status": "error"}
         try:
-            reply = await super().do_execute(code, *arguments, **options)
+            reply = await self.interruptible(code, *arguments, **options)
             if reply["status"] == "error":
                 reply["traceback"] = []  # it was published; the reply need not carry it as well
                 reply["evalue"] = shortened(reply["evalue"], 1000)
-        except asyncio.CancelledError:  # an interrupted `await`, to which ipykernel would send no reply
+        # An interrupted `await`, or an interrupt beside the code: ipykernel would send no reply to either.
+        except (asyncio.CancelledError, KeyboardInterrupt):
             return {"status": "error", "ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
         except Exception as error:  # noqa: BLE001 (a broken __str__, to which it would send none either)
             return {"status": "error", "ename": type(error).__name__, "evalue": "", "traceback": []}
@@ -109,6 +113,29 @@ class Kernel(IPythonKernel):
                 self.end_copy(is_ok=reply["status"] == "ok")
             self.heal_streams()
             release(self.budget, self.own_streams)
+
+    async def interruptible(self, *arguments: Any, **options: Any) -> Any:
+        """Have ipykernel run the code, and only that be interrupted."""
+        try:
+            try:
+                self.interrupts.admit()
+                return await super().do_execute(*arguments, **options)
+            finally:
+                self.interrupts.hold()
+        except KeyboardInterrupt:
+            self.interrupts.hold()  # it may have come just before the one above
+            raise
+
+    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        if channel == "shell":  # a request has come, and is about to be called busy
+            self.interrupts.forget()
+        super().set_parent(ident, parent, channel)
+
+    def pre_handler_hook(self) -> None:
+        """Leave SIGINT alone, as below: ipykernel would have it raise in its own work before and after the code."""
+
+    def post_handler_hook(self) -> None:
+        pass
 
     def end_copy(self, *, is_ok: bool) -> None:
         """End a process that code forked, where its code ends: as a script's would, and not as a second kernel."""
