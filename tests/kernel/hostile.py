@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -216,6 +216,24 @@ class ReplyWithoutIdleKernel(HonestKernel):
     @override
     def on_execute(self, identity: bytes, parent: dict[str, Any], code: str) -> None:
         self.reply(identity, parent)
+
+
+class StallingKernel(HonestKernel):
+    """Replies, has its client's process stand still for some time, and says the rest meanwhile."""
+
+    def __init__(self, directory: Path, key: str, stall: Callable[[], None]) -> None:
+        super().__init__(directory, key)
+        self._stall = stall
+
+    @override
+    def on_execute(self, identity: bytes, parent: dict[str, Any], code: str) -> None:
+        self.busy(parent)
+        self.reply(identity, parent)
+        time.sleep(0.05)  # until the reply was read
+        self._stall()
+        time.sleep(0.05)  # until its process stands still
+        self.say(parent, code)
+        self.idle(parent)
 
 
 class SilentKernel(HonestKernel):

@@ -135,6 +135,17 @@ async def test_noise_around_honest_answers_changes_none_of_them(
     await assert_fresh_kernel_answers(fresh_directory())
 
 
+async def test_process_that_stood_still_loses_no_answer(fresh_directory: Callable[[], Path]) -> None:
+    """Its clocks have all run out, and yet the kernel has said everything in time."""
+    directory, loop = fresh_directory(), asyncio.get_running_loop()
+
+    def stall() -> None:
+        loop.call_soon_threadsafe(time.sleep, 3 * client_module.LATE_OUTPUT_SECONDS)
+
+    with hostile.StallingKernel(directory, KEY, stall), connected(directory) as client:
+        assert await end_of(client) == End(is_ok=True, raised=None, outputs=SAID)
+
+
 @pytest.mark.parametrize(
     ("kind", "raised"),
     [

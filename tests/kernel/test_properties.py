@@ -33,7 +33,8 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(ANY_TEXT, JSON, max_size=5)
 
 MIMES = st.sampled_from(["text/plain", "image/png", "application/json", "application/geo+json", "+json"]) | ANY_TEXT
-TYPES = st.sampled_from(["stream", "display_data", "execute_result", "error", "status"]) | ANY_TEXT
+KNOWN_TYPES = st.sampled_from(["stream", "display_data", "execute_result", "error", "status"])
+TYPES = KNOWN_TYPES | ANY_TEXT
 CONTENTS = OBJECTS | st.fixed_dictionaries(
     {},
     optional={
@@ -154,7 +155,8 @@ def test_any_content_is_a_valid_error(content: dict[str, Any]) -> None:
 
 
 @EXAMPLES
-@given(TYPES, CONTENTS)
+# Frames whose header holds a lone surrogate are no message.
+@given(KNOWN_TYPES | st.text(st.characters(codec="utf-8")), CONTENTS)
 def test_what_the_wire_gives_is_a_valid_output_or_none(kind: str, content: dict[str, Any]) -> None:
     message = Wire(KEY).read(signed(KEY, {"msg_type": kind}, {"msg_id": "p"}, python_json(content)))
     assert message is not None

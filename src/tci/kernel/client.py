@@ -5,7 +5,8 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from tci.errors import InvalidFile, KernelFailed
 from tci.kernel.messages import Frame, Message, Wire, buffers_of
@@ -45,6 +46,42 @@ class MessageLost(Exception):
 
 class OutputTooLarge(MessageLost):
     """A message was far larger than any output may be; what came after it can't be read."""
+
+
+class Patience:
+    """Raises TimeoutError in its block, LATE_OUTPUT_SECONDS after it was last begun.
+
+    It ends in two steps: after a time in which this process itself stood still, what came meanwhile is read first.
+    """
+
+    def __init__(self) -> None:
+        self._timeout = asyncio.timeout(None)
+        self._first_step: asyncio.TimerHandle | None = None
+        self._is_left = False
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_left = True
+        if self._first_step is not None:
+            self._first_step.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def begin(self) -> None:
+        """Be patient from now on; once the block has been left, or is about to be, do nothing."""
+        if self._is_left or self._timeout.expired():
+            return
+        if self._first_step is not None:
+            self._first_step.cancel()
+            self._timeout.reschedule(None)
+        self._first_step = asyncio.get_running_loop().call_later(LATE_OUTPUT_SECONDS / 2, self._begin_second_step)
+
+    def _begin_second_step(self) -> None:
+        self._timeout.reschedule(asyncio.get_running_loop().time() + LATE_OUTPUT_SECONDS / 2)
 
 
 class KernelClient:
@@ -96,14 +133,15 @@ class KernelClient:
         await shell.send(frames)
         loop = asyncio.get_running_loop()
         reply_task = loop.create_task(self._reply(shell, request_id))
-        reply_task.add_done_callback(lambda task: _limit(patience, task))
         try:
-            async with asyncio.timeout(None) as patience:
+            async with Patience() as patience:
+                reply_task.add_done_callback(lambda _: patience.begin())
                 # From the reply on, the next message is waited for a moment, no longer, until it is `idle`.
                 while await self._keep_next(iopub, request_id, outputs):
                     if reply_task.done():
-                        patience.reschedule(loop.time() + LATE_OUTPUT_SECONDS)
-            async with asyncio.timeout(LATE_OUTPUT_SECONDS):
+                        patience.begin()
+                if not reply_task.done():
+                    patience.begin()
                 reply = await reply_task
         except MessageTooLarge:
             raise OutputTooLarge from None
@@ -112,6 +150,9 @@ class KernelClient:
         finally:
             reply_task.cancel()
             await asyncio.wait({reply_task})  # it must not read beside the next one
+            # Of a connection that ended iopub tells as well; asyncio is not to complain about this one.
+            if not reply_task.cancelled():
+                reply_task.exception()
         is_ok = reply.content.get("status") == "ok"
         if not is_ok and not outputs.has_error:
             # IPython tells some failures, say an unknown magic, in the reply alone.
@@ -238,15 +279,6 @@ class KernelClient:
         # Outputs come on iopub alone.
         limit = self._max_message_bytes if kind is SocketType.SUB else MAX_REPLY_BYTES
         return await Connection.open(f"{self._directory}/{channel}", kind, max_message_bytes=limit, topics=topics)
-
-
-def _limit(patience: asyncio.Timeout, reply: asyncio.Task[Message]) -> None:
-    """From the reply on, wait no longer than a moment for `idle`."""
-    if not reply.cancelled():
-        reply.exception()  # of a connection that ended iopub tells as well; asyncio is not to complain about this one
-    # The block may have been left already, and a timeout that has ended can't be moved.
-    with contextlib.suppress(RuntimeError):
-        patience.reschedule(asyncio.get_running_loop().time() + LATE_OUTPUT_SECONDS)
 
 
 async def wait_for_sockets(directory: Path) -> None:
